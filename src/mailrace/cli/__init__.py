@@ -1,0 +1,5 @@
+"""The command `mailrace`."""
+
+from mailrace.cli.app import main
+
+__all__ = ["main"]

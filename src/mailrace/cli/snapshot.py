@@ -1,0 +1,92 @@
+"""What a person is told about a run at one moment, as a value."""
+
+import datetime as dt
+from dataclasses import dataclass
+
+from mailrace.queue import BatchReport, JobState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """A run at one moment. `sent + failed + waiting + uncertain` are all its people.
+
+    Attributes:
+        rate: Messages a second, just now.
+        next_due_s: When the first retry is due, Unix time, if nothing else is left.
+        why: What holds the rate down.
+    """
+
+    sent: int
+    failed: int
+    uncertain: int
+    waiting: int
+    retrying: int
+    rate: float
+    next_due_s: float | None
+    why: str
+
+    @property
+    def people(self) -> int:
+        return self.sent + self.failed + self.uncertain + self.waiting
+
+    @property
+    def final(self) -> int:
+        return self.people - self.waiting
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds to go at the present rate; `None` when it cannot be said."""
+        soon = self.waiting - self.retrying
+        return soon / self.rate if self.rate > 0 and soon else None
+
+
+def snapshot(report: BatchReport, *, rate: float, why: str) -> Snapshot:
+    counts = report.counts
+    retrying = counts[JobState.RETRYABLE]
+    waiting = counts[JobState.AVAILABLE] + counts[JobState.RUNNING] + retrying
+    only_retries = waiting == retrying and report.next_due_ms is not None
+    return Snapshot(
+        sent=counts[JobState.COMPLETED],
+        failed=counts[JobState.FAILED],
+        uncertain=counts[JobState.UNCERTAIN],
+        waiting=waiting,
+        retrying=retrying,
+        rate=rate,
+        next_due_s=(report.next_due_ms or 0) / 1000 if only_retries else None,
+        why=why,
+    )
+
+
+def line(now: Snapshot, now_s: float) -> str:
+    """One line for a log or a pipe."""
+    parts = [
+        f"sent {now.sent:,} of {now.people:,}",
+        f"failed {now.failed:,}",
+        f"waiting {now.waiting:,}",
+        f"uncertain {now.uncertain:,}",
+        f"{now.rate:,.0f}/s",
+    ]
+    return "  ".join([*parts, *outlook(now, now_s)])
+
+
+def outlook(now: Snapshot, now_s: float) -> list[str]:
+    """What is to come: the time left, the next try, and what it waits for."""
+    parts = []
+    if now.next_due_s is not None:
+        at = dt.datetime.fromtimestamp(now.next_due_s).astimezone()
+        parts.append(f"next try at {at:%H:%M:%S}, in {span(max(0, now.next_due_s - now_s))}")
+    elif now.left_s is not None:
+        parts.append(f"{span(now.left_s)} left")
+    if now.why and now.waiting and now.next_due_s is None:
+        parts.append(f"held by {now.why}")
+    return parts
+
+
+def span(seconds: float) -> str:
+    """A duration for people: `8 s`, `4 min 5 s`, `2 h 10 min`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -1,0 +1,111 @@
+"""`mailrace status`: where the campaigns of a store stand."""
+
+import asyncio
+import datetime as dt
+import os
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+from cyclopts import Parameter
+
+from mailrace.cli.exits import DONE
+from mailrace.cli.summary import reason_lines
+from mailrace.errors import MisuseError
+from mailrace.queue import JobState, Reason
+from mailrace.settings import load_settings
+from mailrace.wiring import Stored, open_store, store_path
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """A campaign's standing; what `--json` prints. The counts add up to `people`.
+
+    Attributes:
+        states: Every state a message can be in, with its count.
+        rate: Messages a second, over the minute before the last one.
+        first, last: When the first and the last attempt ended, ISO 8601.
+        next_try: When the first retry is due.
+    """
+
+    campaign: str
+    people: int
+    states: dict[JobState, int]
+    rate: float
+    first: str | None
+    last: str | None
+    next_try: str | None
+    reasons: list[Reason]
+
+
+def status(
+    campaign: str | None = None,
+    *,
+    store: str | None = None,
+    json: Annotated[bool, Parameter(negative="")] = False,
+) -> int:
+    """Shows where campaigns stand: every state with its count; the numbers always add up.
+
+    Args:
+        campaign: One campaign; all of them when left out.
+        store: Where they are kept: sqlite:///mail.db (default: mailrace.db here).
+        json: Print JSON.
+    """
+    settings = load_settings(flags={"store": store}, environment=os.environ, folder=Path())
+    path = store_path(settings.store)
+    if not path.exists():
+        raise MisuseError(f"there is no store at {path}", hint="give --store sqlite:///PATH")
+    found = asyncio.run(_read(settings.store, campaign))
+    if json:
+        print(msgspec.json.format(msgspec.json.encode(found)).decode())
+    else:
+        print("\n\n".join("\n".join(_lines(one)) for one in found) or "no campaigns yet")
+    return DONE
+
+
+async def _read(store: str, campaign: str | None) -> list[Status]:
+    stored = open_store(store)
+    try:
+        batches = await stored.store.batches()
+        if campaign is not None:
+            names = ", ".join(batch.name for batch in batches) or "none"
+            batches = [batch for batch in batches if batch.name == campaign]
+            if not batches:
+                raise MisuseError(
+                    f"there is no campaign {campaign!r}", hint=f"in this store: {names}"
+                )
+        return [await _status(stored, batch.id) for batch in batches]
+    finally:
+        await stored.store.close()
+
+
+async def _status(stored: Stored, batch_id: int) -> Status:
+    report = await stored.store.report(batch_id)
+    return Status(
+        campaign=report.name,
+        people=report.accepted,
+        states=report.counts,
+        rate=round(report.rate, 1),
+        first=_time(report.first_ms),
+        last=_time(report.last_ms),
+        next_try=_time(report.next_due_ms),
+        reasons=await stored.store.reasons(batch_id),
+    )
+
+
+def _lines(one: Status) -> list[str]:
+    lines = [f"{one.campaign}: {one.people:,} people"]
+    lines += [f"  {jobs:>8,}  {state}" for state, jobs in one.states.items()]
+    if one.first and one.last:
+        lines.append(f"  first {one.first}   last {one.last}   {one.rate:,.0f} a second")
+    if one.next_try:
+        lines.append(f"  next try {one.next_try}")
+    if one.reasons:
+        lines += ["  why:", *reason_lines(one.reasons)]
+    return lines
+
+
+def _time(unix_ms: int | None) -> str | None:
+    if unix_ms is None:
+        return None
+    at = dt.datetime.fromtimestamp(unix_ms / 1000).astimezone()
+    return at.isoformat(sep=" ", timespec="seconds")

@@ -1,0 +1,110 @@
+"""Style sheets moved into the elements they style, as mail programs want them.
+
+Only `style` attributes and the contents of `<style>` change. css-inline is shown the bare tags and
+asked what each element's style comes to. Its own output is not used: a tree parsed and written anew
+has template tags moved out of tables, their operators escaped, and closed what a condition leaves
+open.
+"""
+
+import re
+from typing import Final
+
+from css_inline import CSSInliner
+
+from mailrace.mail.html.masking import MaskedHtml
+from mailrace.mail.html.tags import Finder, Span, StartTag, StyleContent, replaced
+
+_NUMBER: Final = "data-mailrace-number"
+_EMPTY_STYLE: Final = re.compile(r"<style[^>]*>\s*</style\s*>[ \t]*\n?", re.IGNORECASE)
+_MEDIA: Final = ("", "all", "screen")
+
+
+def inline_css(html: str) -> str:
+    """The template with its style sheets in the elements' `style` attributes.
+
+    What cannot stand in an attribute (media queries, `:hover`, fonts) stays in its `<style>`, and so
+    does a whole style sheet that has a template tag in it or is for print. Nothing is loaded from
+    anywhere: linked style sheets stay links.
+
+    Raises:
+        MisuseError: A template tag is wrong; with the line.
+    """
+    if "<style" not in html.lower():
+        return html
+    masked = MaskedHtml(html)
+    events = Finder(masked.html).events
+    sheets = [
+        event for event in events if isinstance(event, StyleContent) and _movable(event, masked)
+    ]
+    if not sheets:
+        return html
+    inliner = CSSInliner(
+        load_remote_stylesheets=False, keep_style_tags=True, remove_inlined_selectors=True
+    )
+    styled = Finder(inliner.inline(_skeleton(events, sheets, masked)))
+    changed = replaced(masked.html, _changes(events, sheets, styled, masked))
+    return masked.unmasked(_EMPTY_STYLE.sub("", changed))
+
+
+def _movable(sheet: StyleContent, masked: MaskedHtml) -> bool:
+    media = (sheet.tag.attribute("media") or "").strip().lower()
+    return media in _MEDIA and not masked.word.search(sheet.source)
+
+
+def _skeleton(
+    events: list[StartTag | StyleContent | str], sheets: list[StyleContent], masked: MaskedHtml
+) -> str:
+    """The document's tags, each with its number, and the style sheets to be moved."""
+    pieces = []
+    for number, event in enumerate(events):
+        match event:
+            case StyleContent():
+                pieces.append(event.source if event in sheets else "")
+            case StartTag(name="link" | "base" | "script"):
+                pass
+            case StartTag():
+                bare = StartTag(0, _without_masked_style(event, masked), event.name)
+                pieces.append(bare.with_attribute(_NUMBER, str(number)))
+            case str(name):
+                pieces.append(f"</{name}>")
+    return "".join(pieces)
+
+
+def _without_masked_style(tag: StartTag, masked: MaskedHtml) -> str:
+    return tag.without_attribute("style") if _masked_style(tag, masked) else tag.source
+
+
+def _masked_style(tag: StartTag, masked: MaskedHtml) -> str:
+    """The style attribute, if it has a template tag in it."""
+    style = tag.attribute("style") or ""
+    return style if masked.word.search(style) else ""
+
+
+def _changes(
+    events: list[StartTag | StyleContent | str],
+    sheets: list[StyleContent],
+    styled: Finder,
+    masked: MaskedHtml,
+) -> list[tuple[Span, str]]:
+    styles = {
+        int(tag.attribute(_NUMBER) or -1): tag.attribute("style") for tag in styled.start_tags
+    }
+    left_over = {
+        int(event.tag.attribute(_NUMBER) or -1): event.source
+        for event in styled.events
+        if isinstance(event, StyleContent)
+    }
+    changes: list[tuple[Span, str]] = []
+    for number, event in enumerate(events):
+        if isinstance(event, StyleContent) and event in sheets:
+            changes.append((event, left_over.get(number - 1, "")))
+        elif isinstance(event, StartTag) and styles.get(number):
+            style = _joined(styles[number] or "", _masked_style(event, masked))
+            changes.append((event, event.with_attribute("style", style)))
+    return changes
+
+
+def _joined(style: str, own: str) -> str:
+    joined = "; ".join(filter(None, (style.rstrip("; "), own)))
+    # Some mail programs do not decode &quot; in a style.
+    return joined if "'" in joined else joined.replace('"', "'")

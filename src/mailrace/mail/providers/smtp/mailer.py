@@ -1,0 +1,78 @@
+"""The mailer of SMTP providers."""
+
+from types import TracebackType
+from typing import Self
+
+from mailrace.clock import Clock, SystemClock
+from mailrace.mail.message import Answer, Gate, Message
+from mailrace.mail.providers.smtp.connection import Connection
+from mailrace.mail.providers.smtp.envelope import check, parameters
+from mailrace.mail.providers.smtp.failures import LostError
+from mailrace.mail.providers.smtp.pool import Pool
+from mailrace.mail.providers.smtp.settings import SmtpSettings
+
+
+class SmtpMailer:
+    """Sends over kept connections to one SMTP server; the `Mailer` of `mailrace.mail.message`.
+
+    It opens a connection a concurrent `send`, up to `settings.connections`, and belongs to the
+    event loop it is first used in. A message is never repeated once the far side may have it:
+    then its answers are `None`.
+    """
+
+    def __init__(self, settings: SmtpSettings, *, clock: Clock | None = None) -> None:
+        self._settings = settings
+        self._pool = Pool(settings, clock or SystemClock())
+
+    @property
+    def settings(self) -> SmtpSettings:
+        return self._settings
+
+    async def send(self, message: Message, gate: Gate) -> tuple[Answer, ...]:
+        """Hands one message over and returns one answer a recipient, in their order.
+
+        If a kept connection proves dead before the far side can have the message, it is tried
+        once more on a fresh one. A message that the server's EHLO says it cannot take (too large,
+        8-bit, SMTPUTF8) is answered without being sent.
+
+        Raises:
+            MisuseError: An address or the content must not be sent as it is; or closed already.
+            UnavailableError: The server cannot be reached or let go of us; it has not got the
+                message.
+            RejectedError: The server refuses us rather than the message.
+        """
+        check(message)
+        connection = self._pool.take() or await self._pool.acquire()
+        try:
+            try:
+                return await _try(connection, message, gate)
+            except LostError:
+                if not connection.kept:
+                    raise
+            connection = await self._pool.open()
+            return await _try(connection, message, gate)
+        finally:
+            self._pool.give_back(connection)
+
+    async def close(self) -> None:
+        """Says QUIT on every connection, cuts those still busy after two seconds; idempotent."""
+        await self._pool.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+
+async def _try(connection: Connection, message: Message, gate: Gate) -> tuple[Answer, ...]:
+    extras = parameters(message, connection.extensions)
+    if not isinstance(extras, str):
+        return extras
+    await gate.permit()
+    return await connection.transact(message, extras, gate)

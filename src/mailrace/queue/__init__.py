@@ -1,0 +1,26 @@
+"""Durable jobs: states, claiming, finishing, rescue."""
+
+from mailrace.queue.attempts import Gate, Handler, Result
+from mailrace.queue.jobs import Batch, BatchReport, ClaimedJob, NewJob, Reason
+from mailrace.queue.runner import End, Runner, RunnerSettings
+from mailrace.queue.states import JobState, Step
+from mailrace.queue.store import Store
+from mailrace.queue.workers import Attempted
+
+__all__ = [
+    "Attempted",
+    "Batch",
+    "BatchReport",
+    "ClaimedJob",
+    "End",
+    "Gate",
+    "Handler",
+    "JobState",
+    "NewJob",
+    "Reason",
+    "Result",
+    "Runner",
+    "RunnerSettings",
+    "Step",
+    "Store",
+]

@@ -1,0 +1,82 @@
+"""One attempt at a job: what a handler is given, what it answers, and what follows from that."""
+
+from typing import Protocol
+
+import msgspec
+
+from mailrace.pool import Limiter, RetrySchedule
+from mailrace.queue.jobs import ClaimedJob, Finished
+from mailrace.queue.session import Session
+from mailrace.queue.states import JobState, Step, after
+
+
+class Result(msgspec.Struct, frozen=True, gc=False):
+    """What came of an attempt, as the handler saw it.
+
+    Attributes:
+        step: One of complete, retry, fail, lose.
+        reason: A short text to group by.
+        detail: The whole answer.
+    """
+
+    step: Step
+    reason: str
+    detail: str
+
+
+class Gate:
+    """What an attempt passes on the way out: the limit first, the journal last."""
+
+    __slots__ = ("_job", "_limiter", "_session", "committed")
+
+    def __init__(self, job: ClaimedJob, limiter: Limiter, session: Session) -> None:
+        self._job = job
+        self._limiter = limiter
+        self._session = session
+        self.committed = False
+
+    async def permit(self) -> None:
+        """Waits for the limit."""
+        await self._limiter.wait()
+
+    def commit(self) -> None:
+        """Notes that the far side may have the job from now on.
+
+        Raises:
+            ConflictError: The lease has run out.
+            UnavailableError: The journal cannot be written.
+        """
+        self._session.departing(self._job)
+        self.committed = True
+
+
+class Handler(Protocol):
+    """Does a job once.
+
+    Raises:
+        UnavailableError: Nothing was done and nothing can be for now: the job goes back, no
+            attempt is counted, and the worker pauses.
+        RejectedError: Nothing was done and nothing will be until a person acts: the run ends.
+    """
+
+    async def __call__(self, job: ClaimedJob, gate: Gate) -> Result: ...
+
+
+def finished(job: ClaimedJob, result: Result, retry: RetrySchedule, now_ms: int) -> Finished:
+    """What the ledger is told: a retry becomes a failure when there are no attempts left."""
+    step, run_at_ms = result.step, None
+    if step is Step.RETRY:
+        delay_s = retry.delay_s(job.attempt)
+        if delay_s is None:
+            step = Step.FAIL
+        else:
+            run_at_ms = now_ms + int(delay_s * 1000)
+    state = after(JobState.RUNNING, step)
+    return Finished(job.id, job.lease, step, state, run_at_ms, result.reason, result.detail, now_ms)
+
+
+def released(job: ClaimedJob, now_ms: int) -> Finished:
+    """What the ledger is told of a job that was claimed and not begun."""
+    return Finished(
+        job.id, job.lease, Step.RELEASE, after(JobState.RUNNING, Step.RELEASE), at_ms=now_ms
+    )

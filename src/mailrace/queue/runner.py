@@ -1,0 +1,245 @@
+"""Works a batch off: claims, feeds workers, writes what came of it, until all jobs are final."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from uuid import UUID
+
+from mailrace.clock import Clock
+from mailrace.errors import ConflictError
+from mailrace.pool import Limiter, RetrySchedule
+from mailrace.queue.attempts import Handler, released
+from mailrace.queue.feed import Feed
+from mailrace.queue.finisher import Finisher
+from mailrace.queue.jobs import BatchReport
+from mailrace.queue.journal import boot_id
+from mailrace.queue.rescue import rescue_the_dead
+from mailrace.queue.session import LEASE_S, Session
+from mailrace.queue.states import JobState
+from mailrace.queue.store import Store
+from mailrace.queue.workers import Attempted, Tally, Workers, pause
+
+# How long to look away when nothing can be done; other processes may finish or die meanwhile.
+_LOOK_S = 1.0
+_SOON_S = 0.05
+_RESCUE_S = LEASE_S / 6
+
+
+class End(StrEnum):
+    """Why a run came to its end."""
+
+    ALL_FINAL = "all final"
+    LEFT = "left for the next run"
+    STOPPED = "stopped"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerSettings:
+    """How a run goes about its batch.
+
+    Attributes:
+        journals: The folder of the journals of everyone who uses this store.
+        workers: Jobs in hand at the same time, at least 1.
+        wait: Stay until every job is final; otherwise leave what has to wait to the next run.
+    """
+
+    journals: Path
+    workers: int = 5
+    retry: RetrySchedule = field(default_factory=RetrySchedule)
+    wait: bool = True
+
+
+class Runner:
+    """One run over one batch by this process."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        batch_id: int,
+        handler: Handler,
+        limiter: Limiter,
+        settings: RunnerSettings,
+        clock: Clock,
+        names: Callable[[], UUID],
+        on_attempt: Callable[[Attempted], None] | None = None,
+    ) -> None:
+        self._store = store
+        self._batch_id = batch_id
+        self._settings = settings
+        self._clock = clock
+        self._names = names
+        self._boot = boot_id()
+        self._end: End | None = None
+        self._stopping = asyncio.Event()
+        self._wake = asyncio.Event()
+        self._rescued_s = float("-inf")
+        self._feed = Feed(settings.workers, self._wake)
+        self.finisher = Finisher(store, clock)
+        self._workers = Workers(
+            feed=self._feed,
+            handler=handler,
+            limiter=limiter,
+            finisher=self.finisher,
+            retry=settings.retry,
+            clock=clock,
+            stopping=self._stopping,
+            wake=self._wake,
+            on_attempt=on_attempt,
+        )
+
+    @property
+    def tally(self) -> Tally:
+        return self._workers.tally
+
+    def stop(self) -> None:
+        """Finishes what is in flight and ends. Idempotent."""
+        self._end = self._end or End.STOPPED
+        self._stopping.set()
+        self._feed.close()
+        self._wake.set()
+
+    async def run(self) -> End:
+        """Works until every job of the batch is final, or `stop` is called.
+
+        Cancelling it stops at once: what was handed over without a reply becomes uncertain.
+
+        Raises:
+            UnavailableError: The store cannot be used. What is known stays in the journal.
+        """
+        finisher = asyncio.create_task(self.finisher.run(), name="finisher")
+        workers = [
+            asyncio.create_task(self._workers.work(number), name=f"worker-{number}")
+            for number in range(1, self._settings.workers + 1)
+        ]
+        try:
+            await self._fill()
+            self._feed.close()
+            await asyncio.gather(*workers)
+        finally:
+            await self._wind_up(workers, finisher)
+        return self._end or End.ALL_FINAL
+
+    async def _fill(self) -> None:
+        """Keeps the feed supplied until there is nothing left to do."""
+        while self._end is None:
+            await self._live_session()
+            await self._rescue()
+            if not self._feed.low:
+                await self._until_woken()
+            elif not await self._claim():
+                await self._look_around()
+            self._end = self._end or self._stuck()
+
+    async def _live_session(self) -> None:
+        """Opens a session, and a new one where the old one's leases have run out."""
+        session = self._workers.session
+        if session is not None and session.alive:
+            return
+        if session is not None:
+            self._feed.drain()  # somebody else may have these by now
+            session.close(keep_journal=True)
+        self._workers.session = await Session.open(
+            self._store, self._settings.journals, self._boot, self._names(), self._clock
+        )
+
+    async def _rescue(self) -> None:
+        now_s = self._clock.monotonic_s()
+        if now_s - self._rescued_s >= _RESCUE_S:
+            self._rescued_s = now_s
+            now_ms = int(self._clock.unix_s() * 1000)
+            await rescue_the_dead(self._store, self._settings.journals, self._boot, now_ms)
+
+    async def _claim(self) -> bool:
+        """Claims what the feed wants; false when nothing is available."""
+        assert self._workers.session is not None
+        wanted = self._feed.wanted(self._clock.monotonic_s())
+        process_id = self._workers.session.process_id
+        try:
+            jobs = await self._store.claim(process_id, self._batch_id, wanted)
+        except ConflictError:
+            self._workers.session.expire()
+            return True
+        self._feed.add(jobs, self._clock.monotonic_s())
+        return bool(jobs)
+
+    async def _until_woken(self) -> None:
+        """Until the feed runs low, a worker is stuck or the run is to stop; not much longer."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_RESCUE_S):
+                await self._wake.wait()
+        self._wake.clear()
+
+    def _stuck(self) -> End | None:
+        """The reason to end before everything is done, if there is one."""
+        if self.tally.rejected:
+            return End.REJECTED
+        if self.tally.paused == self._settings.workers and not self._settings.wait:
+            return End.LEFT
+        return None
+
+    async def _look_around(self) -> None:
+        """Nothing can be claimed: end, or wait until something can."""
+        if self.tally.in_hand or self.finisher.pending or len(self._feed):
+            await self._sleep(_SOON_S)
+        else:
+            await self._decide(await self._store.report(self._batch_id))
+
+    async def _decide(self, report: BatchReport) -> None:
+        if report.final == report.accepted:
+            self._end = End.ALL_FINAL
+        elif not self._settings.wait and _only_retries(report):
+            self._end = End.LEFT
+        elif report.next_due_ms is None:
+            await self._sleep(_LOOK_S)
+        else:
+            due_s = report.next_due_ms / 1000 - self._clock.unix_s()
+            await self._sleep(max(0.0, min(_LOOK_S, due_s)))
+
+    async def _sleep(self, seconds: float) -> None:
+        await pause(seconds, self._stopping, self._clock)
+
+    async def _wind_up(
+        self, workers: list[asyncio.Task[None]], finisher: asyncio.Task[None]
+    ) -> None:
+        """Hands back what was not begun, and leaves the books in order."""
+        self._stopping.set()
+        self._feed.close()
+        for worker in workers:
+            worker.cancel()
+        await asyncio.gather(*workers, return_exceptions=True)
+        session = self._workers.session
+        try:
+            if session is not None:
+                await self._settle(session, finisher)
+        finally:
+            finisher.cancel()
+            await asyncio.gather(finisher, return_exceptions=True)
+            if session is not None:
+                session.close()
+
+    async def _settle(self, session: Session, finisher: asyncio.Task[None]) -> None:
+        now_ms = int(self._clock.unix_s() * 1000)
+        for job in self._feed.drain():
+            self.finisher.add(session, released(job, now_ms))
+        settled = asyncio.create_task(self.finisher.settled())
+        try:
+            while not settled.done():
+                await asyncio.wait(
+                    {settled, finisher}, timeout=_LOOK_S, return_when=asyncio.FIRST_COMPLETED
+                )
+                if finisher.done():
+                    finisher.result()
+                if self.finisher.trouble is not None:
+                    raise self.finisher.trouble
+        finally:
+            settled.cancel()
+        await self._store.retire(session.process_id)
+
+
+def _only_retries(report: BatchReport) -> bool:
+    return report.counts[JobState.AVAILABLE] == report.counts[JobState.RUNNING] == 0

@@ -1,0 +1,98 @@
+"""One process's standing with the store: its row, its journal, its lease and who renews it."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+from uuid import UUID
+
+from mailrace.clock import Clock
+from mailrace.errors import ConflictError, MailraceError
+from mailrace.queue.jobs import ClaimedJob
+from mailrace.queue.journal import Journal
+from mailrace.queue.store import Store
+
+LEASE_S = 30.0
+_RENEW_S = LEASE_S / 6
+
+
+class Session:
+    """The right of this process to claim jobs, and the proof of what it did with them.
+
+    Renewed from a thread of its own, so that a busy event loop loses no lease. When the renewals
+    stop (a frozen process, a store out of reach), the session ends before anybody else may take
+    over: `departing` then refuses.
+    """
+
+    def __init__(
+        self,
+        process_id: int,
+        journal: Journal,
+        renew: Callable[[], bool],
+        *,
+        until_s: float,
+        clock: Clock,
+    ) -> None:
+        self.process_id = process_id
+        self.journal = journal
+        self._renew = renew
+        self._until_s = until_s
+        self._clock = clock
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._keep_alive, name="mailrace-lease", daemon=True)
+
+    @classmethod
+    async def open(cls, store: Store, folder: Path, boot: str, name: UUID, clock: Clock) -> Self:
+        """Registers this process; the journal is there before anything can be claimed."""
+        journal = Journal.create(folder / f"{name}.journal", boot)
+        until_s = clock.monotonic_s() + LEASE_S
+        try:
+            process_id = await store.register(journal.path.name, LEASE_S)
+        except BaseException:
+            journal.close()
+            raise
+        renew = store.renewer(process_id, LEASE_S)
+        session = cls(process_id, journal, renew, until_s=until_s, clock=clock)
+        session._thread.start()
+        return session
+
+    @property
+    def alive(self) -> bool:
+        return self._clock.monotonic_s() < self._until_s
+
+    def expire(self) -> None:
+        """Ends the lease on our side: the store no longer knows it."""
+        self._until_s = float("-inf")
+
+    def departing(self, job: ClaimedJob) -> None:
+        """Notes that the job goes out now.
+
+        Raises:
+            ConflictError: The lease has run out: somebody else may have the job.
+            UnavailableError: The journal cannot be written.
+        """
+        if not self.alive:
+            raise ConflictError(f"the lease of job {job.id} has run out")
+        self.journal.started(job.id, job.lease)
+
+    def close(self, *, keep_journal: bool = False) -> None:
+        """Stops renewing and lets the journal go. Idempotent.
+
+        Args:
+            keep_journal: Leave it to whoever rescues what this session still held.
+        """
+        self._closing.set()
+        self._thread.join()
+        self.journal.close(keep=keep_journal)
+
+    def _keep_alive(self) -> None:
+        while not self._closing.wait(_RENEW_S):
+            asked_s = self._clock.monotonic_s()
+            try:
+                known = self._renew()
+            except MailraceError:
+                continue  # the store is out of reach: the lease runs on and may run out
+            if not known or not self.alive:  # once over, it stays over: its jobs were let go
+                self.expire()
+                return
+            self._until_s = asked_s + LEASE_S

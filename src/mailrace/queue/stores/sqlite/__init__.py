@@ -1,0 +1,5 @@
+"""The store on SQLite."""
+
+from mailrace.queue.stores.sqlite.store import SqliteStore
+
+__all__ = ["SqliteStore"]

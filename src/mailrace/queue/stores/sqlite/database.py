@@ -1,0 +1,140 @@
+"""One SQLite connection: how it is opened, migrated, queried, and what its errors mean to us."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from mailrace.errors import ConflictError, MisuseError, UnavailableError
+
+# UPDATE … FROM, RETURNING and STRICT tables (sqlite.org/changes.html, 3.37.0).
+_OLDEST = (3, 37, 0)
+_BUSY_S = 30.0
+_FINISHING = """
+CREATE TEMP TABLE finishing (
+    id INTEGER PRIMARY KEY, lease INTEGER, step TEXT, state TEXT, run_at_ms INTEGER,
+    reason TEXT, detail TEXT, at_ms INTEGER
+)
+"""
+
+
+@cache
+def statement(name: str) -> str:
+    """The text of `sql/NAME.sql`."""
+    return files(__package__).joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Opens the file for one thread, with every commit on disk before it returns.
+
+    Raises:
+        MisuseError: The path leads nowhere, or to something that is no database.
+        UnavailableError: The file is locked for longer than half a minute.
+    """
+    if sqlite3.sqlite_version_info < _OLDEST:
+        raise MisuseError(
+            f"this Python has SQLite {sqlite3.sqlite_version}",
+            hint="use a Python with SQLite 3.37 or newer",
+        )
+    with mapped_errors(path):
+        connection = sqlite3.connect(
+            path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+        )
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA temp_store = MEMORY")
+            connection.execute("PRAGMA foreign_keys = OFF")  # every row is written by us, in order
+            connection.execute(
+                "PRAGMA cache_size = -16384"
+            )  # KiB: bounds our memory, not the speed
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    """Brings the schema up to date and makes the temporary tables."""
+    _migrate(connection)
+    connection.execute(_FINISHING)
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    scripts = sorted(files(__package__).joinpath("migrations").iterdir(), key=lambda f: f.name)
+    with transaction(connection):
+        (done,) = connection.execute("PRAGMA user_version").fetchone()
+        if done > len(scripts):
+            raise MisuseError(
+                "the store was made by a newer version of Mailrace", hint="upgrade Mailrace"
+            )
+        for number, script in enumerate(scripts[done:], start=done + 1):
+            for part in _statements(script.read_text(encoding="utf-8")):
+                connection.execute(part)
+            connection.execute(f"PRAGMA user_version = {number}")
+
+
+def _statements(script: str) -> Iterator[str]:
+    # executescript would commit the transaction around it.
+    part = ""
+    for line in script.splitlines(keepends=True):
+        part += line
+        if sqlite3.complete_statement(part):
+            yield part
+            part = ""
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """A short write transaction: all of it on disk at the end, or nothing."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+
+
+@contextmanager
+def mapped_errors(path: Path) -> Iterator[None]:
+    """Turns what SQLite says into what the caller can do about it."""
+    try:
+        yield
+    except sqlite3.IntegrityError as error:
+        raise ConflictError(f"the store {path} refused a step: {error}") from error
+    except sqlite3.OperationalError as error:
+        raise _operational(error, path) from error
+    except sqlite3.DatabaseError as error:
+        raise MisuseError(
+            f"{path} cannot be used as a store: {error}", hint="give --store another path"
+        ) from error
+
+
+def _operational(error: sqlite3.OperationalError, path: Path) -> MisuseError | UnavailableError:
+    text = str(error)
+    if "unable to open" in text or "readonly" in text:
+        return MisuseError(
+            f"the store {path} cannot be written: {text}",
+            hint="check that its folder exists and that you may write there",
+        )
+    hint = {
+        "database or disk is full": "free some space; nothing is lost",
+        "database is locked": "another program holds the file; try again when it has ended",
+    }.get(text, "")
+    return UnavailableError(f"the store {path} is not usable now: {text}", hint=hint)
+
+
+def one(connection: sqlite3.Connection, name: str, /, **values: Any) -> Any:
+    """The single value that a statement answers with, or `None`."""
+    row = connection.execute(statement(name), values).fetchone()
+    return None if row is None else row[0]
+
+
+def run(connection: sqlite3.Connection, name: str, /, **values: Any) -> int:
+    """Runs a statement and returns how many rows it changed."""
+    return connection.execute(statement(name), values).rowcount

@@ -1,0 +1,2 @@
+-- lock: write; index: processes.id; guard: a process that was rescued is no longer there
+UPDATE processes SET expires_ms = :expires_ms WHERE id = :process_id

@@ -1,0 +1,169 @@
+"""The workers of a run: each does one attempt after the other and reports what came of it."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from mailrace.clock import Clock
+from mailrace.errors import ConflictError, MailraceError, RejectedError, UnavailableError
+from mailrace.pool import Limiter, RetrySchedule
+from mailrace.queue.attempts import Gate, Handler, Result, finished
+from mailrace.queue.feed import Feed
+from mailrace.queue.finisher import Finisher
+from mailrace.queue.jobs import ClaimedJob, Finished
+from mailrace.queue.session import Session
+from mailrace.queue.states import JobState, Step
+
+# A worker whose far side cannot be reached pauses so long, doubling up to a minute.
+_PAUSE_S = 1.0
+_PAUSE_MAX_S = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempted:
+    """An attempt that ended, for whoever follows a run."""
+
+    job: ClaimedJob
+    result: Result
+    record: Finished
+    worker: int
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the workers are doing and have done, in plain numbers.
+
+    Attributes:
+        in_hand: Attempts under way.
+        paused: Workers that wait before they try to reach the far side again.
+        trouble: What is in the way now, if anything.
+        rejected: The trouble is such that only a person can mend it.
+        ended: Attempts that ended, by the state they led to.
+    """
+
+    in_hand: int = 0
+    paused: int = 0
+    trouble: MailraceError | None = None
+    rejected: bool = False
+    ended: dict[JobState, int] = field(default_factory=lambda: dict.fromkeys(JobState, 0))
+
+
+class Workers:
+    """Takes jobs from the feed, runs the handler, and notes the results.
+
+    A fault in a handler fails its own job and touches no other.
+    """
+
+    def __init__(
+        self,
+        *,
+        feed: Feed,
+        handler: Handler,
+        limiter: Limiter,
+        finisher: Finisher,
+        retry: RetrySchedule,
+        clock: Clock,
+        stopping: asyncio.Event,
+        wake: asyncio.Event,
+        on_attempt: Callable[[Attempted], None] | None,
+    ) -> None:
+        self._feed = feed
+        self._handler = handler
+        self._limiter = limiter
+        self._finisher = finisher
+        self._retry = retry
+        self._clock = clock
+        self._stopping = stopping
+        self._wake = wake
+        self._on_attempt = on_attempt
+        self.session: Session | None = None
+        self.tally = Tally()
+
+    async def work(self, number: int) -> None:
+        """One worker: strictly one attempt at a time, until the feed closes."""
+        pause_s = _PAUSE_S
+        while (job := await self._feed.take()) is not None:
+            if await self._attempt(job, number):
+                pause_s = _PAUSE_S
+            else:
+                await self._sit_out(pause_s)
+                pause_s = min(_PAUSE_MAX_S, pause_s * 2)
+
+    async def _attempt(self, job: ClaimedJob, number: int) -> bool:
+        """Runs the handler once; false when the far side cannot be reached."""
+        session = self.session
+        if session is None or not session.alive:
+            return True  # the lease is gone, and with it the job
+        gate = Gate(job, self._limiter, session)
+        self.tally.in_hand += 1
+        try:
+            result = await self._handler(job, gate)
+        except UnavailableError as error:
+            self._hand_back(job, error)
+            return False
+        except RejectedError as error:
+            self._hand_back(job, error)
+            self.tally.rejected = True
+            return False
+        except ConflictError:
+            return True  # the lease ran out on the way; whoever has it now goes on
+        except asyncio.CancelledError:
+            self._abandon(session, job, committed=gate.committed)
+            raise
+        except Exception as error:  # noqa: BLE001 - any fault of a handler is its job's outcome
+            result = _fault(error, committed=gate.committed)
+        else:
+            self.tally.trouble = None
+        finally:
+            self.tally.in_hand -= 1
+        self._finish(session, job, result, number)
+        return True
+
+    def _hand_back(self, job: ClaimedJob, error: MailraceError) -> None:
+        self._feed.give_back(job)
+        self.tally.trouble = error
+
+    def _abandon(self, session: Session, job: ClaimedJob, *, committed: bool) -> None:
+        if committed:
+            lost = Result(Step.LOSE, "no reply", "stopped before a reply was seen")
+            self._finish(session, job, lost, 0)
+        else:
+            self._feed.give_back(job)
+
+    def _finish(self, session: Session, job: ClaimedJob, result: Result, number: int) -> None:
+        now_ms = int(self._clock.unix_s() * 1000)
+        record = finished(job, result, self._retry, now_ms)
+        try:
+            session.journal.finished(record)
+        except UnavailableError as error:  # the store is told all the same
+            self.tally.trouble = error
+        self._finisher.add(session, record)
+        self.tally.ended[record.state] += 1
+        if self._on_attempt is not None:
+            self._on_attempt(Attempted(job=job, result=result, record=record, worker=number))
+
+    async def _sit_out(self, pause_s: float) -> None:
+        self.tally.paused += 1
+        self._wake.set()
+        try:
+            await pause(pause_s, self._stopping, self._clock)
+        finally:
+            self.tally.paused -= 1
+
+
+async def pause(seconds: float, stopping: asyncio.Event, clock: Clock) -> None:
+    """Waits, but not longer than until `stopping` is set."""
+    if stopping.is_set():
+        return
+    sleep = asyncio.ensure_future(clock.sleep_s(seconds))
+    stop = asyncio.ensure_future(stopping.wait())
+    try:
+        await asyncio.wait((sleep, stop), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        sleep.cancel()
+        stop.cancel()
+
+
+def _fault(error: Exception, *, committed: bool) -> Result:
+    step = Step.LOSE if committed else Step.FAIL
+    return Result(step, f"fault: {type(error).__name__}", str(error))

@@ -1,0 +1,64 @@
+"""Transfer encodings: joined pieces decode to the joined text, in lines that may be sent."""
+
+import base64
+import quopri
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from mailrace.errors import MisuseError
+from mailrace.mail.encoding import (
+    base64_lines,
+    clean_text,
+    quoted_printable_chunk,
+    suits_base64,
+)
+
+TEXTS = st.text(
+    st.one_of(
+        st.characters(exclude_characters="\0", exclude_categories=["Cs"]),
+        st.sampled_from("=. \t\r\nFrom"),
+    ),
+    max_size=200,
+)
+
+
+@settings(max_examples=200)
+@given(pieces=st.lists(TEXTS, max_size=5))
+@example(pieces=["a ", "\nb\t\n", " ", "\n"])
+@example(pieces=["x" * 500, "=" * 75, "=" * 26, "é" * 13])
+@example(pieces=["." * 80, ".", ".\n.", "From me\nFrom you", "\r\n", "\r"])
+@example(pieces=["a\x01b" * 20, "x" * 75, "x" * 76, "x" * 74 + "="])
+def test_joined_pieces_decode_to_the_joined_text(pieces: list[str]) -> None:
+    encoded = b"".join(map(quoted_printable_chunk, pieces))
+    assert encoded.isascii()
+    for line in encoded.split(b"\r\n"):
+        assert len(line) <= 76
+        assert b"\r" not in line and b"\n" not in line
+        assert not line.endswith((b" ", b"\t"))
+        assert not line.startswith((b".", b"From "))
+    decoded = quopri.decodestring(encoded).decode().replace("\r\n", "\n")
+    assert decoded == "".join(map(clean_text, pieces))
+
+
+@pytest.mark.parametrize("text", ["a\0b", "\ud800", "x" * 100 + "\0"])
+def test_what_no_mail_can_carry_is_refused(text: str) -> None:
+    with pytest.raises(MisuseError, match=r"U\+(0000|D800) cannot be sent"):
+        quoted_printable_chunk(text)
+    with pytest.raises(MisuseError, match="cannot be sent"):
+        clean_text(text)
+
+
+@settings(max_examples=50)
+@given(content=st.binary(max_size=400))
+def test_base64_reads_back_in_lines_of_76(content: bytes) -> None:
+    encoded = base64_lines(content)
+    assert base64.b64decode(encoded) == content
+    assert encoded == base64.encodebytes(content).replace(b"\n", b"\r\n")
+
+
+def test_the_shorter_encoding_is_chosen_by_content() -> None:
+    assert not suits_base64("Grüße aus Köln, es ist alles gut hier")
+    assert suits_base64("これは日本語の本文です")
+    assert not suits_base64("")
