@@ -2,4 +2,30 @@
 
 from importlib.metadata import version
 
+from mailrace.api import Outcome, send, stream
+from mailrace.errors import (
+    ConflictError,
+    MailraceError,
+    MisuseError,
+    RejectedError,
+    UnavailableError,
+)
+from mailrace.mail.campaign import Campaign
+from mailrace.mail.mime import Attachment, InlineImage
+from mailrace.mail.run import Report
+
 __version__ = version("mailrace")
+__all__ = [
+    "Attachment",
+    "Campaign",
+    "ConflictError",
+    "InlineImage",
+    "MailraceError",
+    "MisuseError",
+    "Outcome",
+    "RejectedError",
+    "Report",
+    "UnavailableError",
+    "send",
+    "stream",
+]

@@ -55,7 +55,7 @@ def load_settings(
     """
     given = {name: value for name, value in flags.items() if value is not None}
     values = _from_file(folder / CONFIG_FILE) | _from_environment(environment) | given
-    return _convert(values, "the settings")
+    return settings_of(values)
 
 
 def _from_file(path: Path) -> dict[str, Any]:
@@ -71,7 +71,7 @@ def _from_file(path: Path) -> dict[str, Any]:
             known = ", ".join(Settings.__struct_fields__)
             hint = f"did you mean {near[0]}?" if near else f"there are {known}"
             raise MisuseError(f"{path} has an unknown setting {key!r}", hint=hint)
-    _convert(values, str(path))
+    settings_of(values, str(path))
     return values
 
 
@@ -104,7 +104,12 @@ def _smtp_url(environment: Mapping[str, str]) -> str:
     return f"{scheme}://{login}{host}" + (f":{port}" if port else "")
 
 
-def _convert(values: Mapping[str, Any], where: str) -> Settings:
+def settings_of(values: Mapping[str, Any], where: str = "the settings") -> Settings:
+    """Checks values by name.
+
+    Raises:
+        MisuseError: A value is of the wrong kind.
+    """
     try:
         return msgspec.convert(values, Settings)
     except msgspec.ValidationError as error:

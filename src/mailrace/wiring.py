@@ -3,6 +3,8 @@
 from asyncio import AbstractEventLoop, new_event_loop
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 from urllib.parse import unquote, urlsplit
@@ -98,11 +100,10 @@ def open_limiter(rate: str, name: str, stored: Stored, clock: Clock) -> Limiter:
 
 def event_loop() -> Callable[[], AbstractEventLoop]:
     """The fastest event loop there is: uvloop's where it is installed."""
-    try:
-        import uvloop
-    except ImportError:
+    if find_spec("uvloop") is None:
         return new_event_loop
-    return uvloop.new_event_loop
+    loop_factory: Callable[[], AbstractEventLoop] = import_module("uvloop").new_event_loop
+    return loop_factory
 
 
 def _without_secret(url: str) -> str:

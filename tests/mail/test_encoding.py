@@ -35,7 +35,8 @@ def test_joined_pieces_decode_to_the_joined_text(pieces: list[str]) -> None:
     assert encoded.isascii()
     for line in encoded.split(b"\r\n"):
         assert len(line) <= 76
-        assert b"\r" not in line and b"\n" not in line
+        assert b"\r" not in line
+        assert b"\n" not in line
         assert not line.endswith((b" ", b"\t"))
         assert not line.startswith((b".", b"From "))
     decoded = quopri.decodestring(encoded).decode().replace("\r\n", "\n")

@@ -3,7 +3,8 @@
 import pytest
 
 from mailrace.errors import MisuseError
-from mailrace.mail.templates import CompiledTemplate, template_environment
+from mailrace.mail.sandbox import template_environment
+from mailrace.mail.templates import CompiledTemplate
 
 PEOPLE = {"name": "Ann <b>", "city": "Köln", "link": "https://example.com/?a=1&b=2"}
 
@@ -25,6 +26,7 @@ def test_the_last_line_end_is_kept() -> None:
     ("source", "problem"),
     [
         ("a\nb {{ name", "html line 2: unexpected end of template"),
+        ("<style>@media print{#x{}}</style>", "put a space between { and #"),
         ("{% if name %}", "html line 1: Unexpected end of template"),
         ("{{ name|uper }}", "html line 1: No filter named 'uper'"),
         ("a\n{% include 'x' %}", "html line 2: one template cannot use another"),
@@ -99,6 +101,10 @@ def test_nothing_leads_out_of_the_sandbox(source: str) -> None:
         "{{ 9 ** 9999999 }}",
         "{{ '%099999999d' % 1 }}",
         "{{ '%*d' % (99999999, 1) }}",
+        "{{ '%99999999d' | format(1) }}",
+        "{{ name | center(99999999) }}",
+        "{{ name | indent(99999999) }}",
+        "{{ name.ljust(99999999) }}",
         "{% for i in range(99999999) %}{% endfor %}",
         "{% for i in range(99999) %}{% for j in range(99999) %}x{% endfor %}{% endfor %}",
     ],
@@ -114,7 +120,7 @@ def test_ordinary_arithmetic_is_not_in_the_way() -> None:
 
 
 def test_what_fails_in_a_template_names_the_part() -> None:
-    with pytest.raises(MisuseError, match="^subject: ZeroDivisionError: division by zero$"):
+    with pytest.raises(MisuseError, match=r"^subject: ZeroDivisionError: division by zero$"):
         compiled("{{ 1 / 0 }}", part="subject").render({})
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError
 
+from mailrace.cli.demo import demo
 from mailrace.cli.exits import BAD_INPUT, STOPPED
 from mailrace.cli.send import send
 from mailrace.cli.status import status
@@ -18,6 +19,7 @@ app = App(
 )
 app.command(send)
 app.command(status)
+app.command(demo)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

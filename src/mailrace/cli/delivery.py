@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +18,14 @@ from mailrace.cli.summary import Summary, continuing, lines, summarise
 from mailrace.clock import Clock, SystemClock
 from mailrace.mail.intake import RejectedFile, rejected_path
 from mailrace.mail.message import Mailer
-from mailrace.mail.sending import CampaignHandler, Checked, Intake, enqueue, open_campaign
+from mailrace.mail.run import CampaignRun, RunOptions
+from mailrace.mail.sending import Checked
 from mailrace.pool import Limiter, RetrySchedule
-from mailrace.queue import Batch, End, Runner, RunnerSettings
+from mailrace.queue import Attempted, End, Runner
 from mailrace.settings import Settings
 from mailrace.wiring import Chance, Stored, event_loop, open_limiter, open_mailer, open_store
+
+Follow = Callable[[Attempted, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,10 +48,14 @@ class Order:
     verbose: bool = False
 
 
-def deliver(order: Order) -> int:
-    """Sends, shows, sums up; returns the exit code."""
+def deliver(order: Order, *, follow: Follow | None = None) -> int:
+    """Sends, shows, sums up; returns the exit code.
+
+    Args:
+        follow: Called with every attempt that ended, and the message's id.
+    """
     with asyncio.Runner(loop_factory=event_loop()) as runner:
-        summary = runner.run(_deliver(order, SystemClock()))
+        summary = runner.run(_deliver(order, follow, SystemClock()))
     if order.json:
         print(msgspec.json.format(msgspec.json.encode(summary)).decode())
     else:
@@ -56,12 +63,12 @@ def deliver(order: Order) -> int:
     return summary.exit_code
 
 
-async def _deliver(order: Order, clock: Clock) -> Summary:
+async def _deliver(order: Order, follow: Follow | None, clock: Clock) -> Summary:
     stored = open_store(order.settings.store, clock)
     try:
         mailer = open_mailer(order.settings.via or "", clock)
         try:
-            return await _Delivery(order, stored, mailer, clock).run()
+            return await _Delivery(order, stored, mailer, follow, clock).run()
         finally:
             await mailer.close()
     finally:
@@ -69,102 +76,78 @@ async def _deliver(order: Order, clock: Clock) -> Summary:
 
 
 class _Delivery:
-    """One run, from the first row to the summary."""
+    """One run, watched, from the first row to the summary."""
 
-    def __init__(self, order: Order, stored: Stored, mailer: Mailer, clock: Clock) -> None:
+    def __init__(
+        self, order: Order, stored: Stored, mailer: Mailer, follow: Follow | None, clock: Clock
+    ) -> None:
         self._order = order
         self._stored = stored
-        self._store = stored.store
         self._mailer = mailer
+        self._follow = follow
         self._clock = clock
-        self._chance = Chance()
         self._face = _face(order, clock)
-
-    async def run(self) -> Summary:
-        campaign = self._order.checked.campaign
-        batch, token = await open_campaign(self._store, campaign, self._chance.token())
-        if self._order.resend_uncertain:
-            await self._store.resend(batch.id)
-        with self._face:
-            intake, rejected_file = await self._enqueue(batch)
-            limiter = open_limiter(
-                self._order.settings.rate, f"campaign {batch.name}", self._stored, self._clock
-            )
-            runner = self._runner(batch, token, limiter)
-            began_s = self._clock.monotonic_s()
-            end = await self._work(runner, batch, limiter)
-            seconds = self._clock.monotonic_s() - began_s
-        return summarise(
-            campaign=campaign.name,
-            end=end,
-            now=await self._look(batch, 0.0, ""),
-            intake=intake,
-            rejected_file=rejected_file,
-            ended_here=sum(runner.tally.ended.values()),
-            seconds=seconds,
-            trouble=str(runner.tally.trouble) if runner.tally.trouble else None,
-            reasons=await self._store.reasons(batch.id),
+        self._limiter = open_limiter(
+            order.settings.rate, f"campaign {order.checked.campaign.name}", stored, clock
         )
 
-    async def _enqueue(self, batch: Batch) -> tuple[Intake, Path | None]:
-        people = self._order.checked.people
-        path = rejected_path(self._order.source)
-        with RejectedFile(path, people) as file:
-            intake = await enqueue(
-                self._store, batch, people, rejected=file.write, limit=self._order.limit
-            )
-        return intake, path if intake.rejected else None
+    async def run(self) -> Summary:
+        run = await self._open()
+        with self._face:
+            rejected = await self._take_in(run)
+            end = await self._work(run)
+        return summarise(await run.report(end), rejected)
 
-    def _runner(self, batch: Batch, token: str, limiter: Limiter) -> Runner:
+    async def _open(self) -> CampaignRun:
         settings = self._order.settings
-        return Runner(
-            store=self._store,
-            batch_id=batch.id,
-            handler=CampaignHandler(
-                self._order.checked.campaign.compile(token),
-                token=token,
-                mailer=self._mailer,
-                clock=self._clock,
-            ),
-            limiter=limiter,
-            settings=RunnerSettings(
-                journals=self._stored.journals,
+        return await CampaignRun.open(
+            self._order.checked,
+            store=self._stored.store,
+            journals=self._stored.journals,
+            mailer=self._mailer,
+            limiter=self._limiter,
+            options=RunOptions(
                 workers=settings.workers,
                 retry=RetrySchedule.parse(settings.retry),
                 wait=self._order.wait,
+                limit=self._order.limit,
+                resend_uncertain=self._order.resend_uncertain,
             ),
             clock=self._clock,
-            names=self._chance.name,
-            on_attempt=attempt_log(token, batch.name) if self._order.verbose else None,
+            names=Chance().name,
+            on_attempt=attempt_log() if self._order.verbose else self._follow,
         )
 
-    async def _work(self, runner: Runner, batch: Batch, limiter: Limiter) -> End:
-        """Runs to the end, watched, with Ctrl-C once for an orderly stop and twice for now."""
-        running = asyncio.create_task(runner.run())
+    async def _take_in(self, run: CampaignRun) -> Path | None:
+        """Enqueues the people; returns the file of the rows that were left out, if any were."""
+        path = rejected_path(self._order.source)
+        with RejectedFile(path, self._order.checked.people) as file:
+            await run.take_in(rejected=file.write, progress=self._face.reading)
+        return path if file.count else None
+
+    async def _work(self, run: CampaignRun) -> End:
+        """Runs to the end, with Ctrl-C once for an orderly stop and twice for one at once."""
+        working = asyncio.create_task(run.work())
         watching = asyncio.create_task(
-            watch(
-                lambda rate: self._look(batch, rate, why(runner, limiter, self._order.settings)),
-                self._face,
-                self._clock,
-            )
+            watch(lambda rate: self._look(run, rate), self._face, self._clock)
         )
-        with _signals(runner, running, self._face):
+        with _signals(run.runner, working, self._face):
             try:
-                return await running
+                return await working
             except asyncio.CancelledError:
-                if not running.cancelled():
+                if not working.cancelled():
                     raise
                 return End.STOPPED
             finally:
                 watching.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await watching
+                await asyncio.gather(watching, return_exceptions=True)
 
-    async def _look(self, batch: Batch, rate: float, why: str) -> Snapshot:
-        return snapshot(await self._store.report(batch.id), rate=rate, why=why)
+    async def _look(self, run: CampaignRun, rate: float) -> Snapshot:
+        why = bottleneck(run.runner, self._limiter, self._order.settings)
+        return snapshot(await run.standing(), rate=rate, why=why)
 
 
-def why(runner: Runner, limiter: Limiter, settings: Settings) -> str:
+def bottleneck(runner: Runner, limiter: Limiter, settings: Settings) -> str:
     """What keeps the run from going faster."""
     tally = runner.tally
     if runner.finisher.trouble is not None:

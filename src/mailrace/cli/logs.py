@@ -16,7 +16,7 @@ _EVENTS = {
 }
 
 
-def attempt_log(token: str, campaign: str) -> Callable[[Attempted], None]:
+def attempt_log() -> Callable[[Attempted, str], None]:
     """A follower that writes what came of each attempt to standard error."""
     log = structlog.wrap_logger(
         structlog.PrintLogger(sys.stderr),
@@ -24,13 +24,13 @@ def attempt_log(token: str, campaign: str) -> Callable[[Attempted], None]:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(ensure_ascii=False),
         ],
-    ).bind(campaign=campaign)
+    )
 
-    def follow(attempted: Attempted) -> None:
+    def follow(attempted: Attempted, message: str) -> None:
         log.msg(
             _EVENTS[attempted.record.state],
             worker=attempted.worker,
-            message=f"{token}.{attempted.job.id}",
+            message=message,
             to=address_of(attempted.job),
             attempt=attempted.job.attempt,
             reason=attempted.result.reason,

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from mailrace.cli.snapshot import Snapshot, line, outlook
 from mailrace.clock import Clock
+from mailrace.mail.sending import Intake
 
 _LOOK_S = 0.25
 _LINE_S = 10.0
@@ -22,6 +23,8 @@ _RATE_OVER_S = 3.0
 
 class Face(Protocol):
     """Where a run is shown."""
+
+    def reading(self, intake: Intake) -> None: ...
 
     def show(self, now: Snapshot) -> None: ...
 
@@ -44,6 +47,9 @@ class BarFace:
         self._console = console
         self._clock = clock
         self._live = Live(console=console, refresh_per_second=8, transient=True)
+
+    def reading(self, intake: Intake) -> None:
+        self._live.update(Text(f"reading  {intake.added + intake.known:,} people"))
 
     def show(self, now: Snapshot) -> None:
         grid = Table.grid(padding=(0, 1))
@@ -83,10 +89,20 @@ class LineFace:
         self._clock = clock
         self._shown_s = clock.monotonic_s()
 
+    def reading(self, intake: Intake) -> None:
+        if self._is_time():
+            self._write(f"reading  {intake.added + intake.known:,} people")
+
     def show(self, now: Snapshot) -> None:
-        if self._clock.monotonic_s() - self._shown_s >= _LINE_S:
-            self._shown_s = self._clock.monotonic_s()
+        if self._is_time():
             self._write(line(now, self._clock.unix_s()))
+
+    def _is_time(self) -> bool:
+        now_s = self._clock.monotonic_s()
+        if now_s - self._shown_s < _LINE_S:
+            return False
+        self._shown_s = now_s
+        return True
 
     def say(self, text: str) -> None:
         self._write(text)

@@ -8,83 +8,34 @@ from urllib.parse import urlsplit
 import msgspec
 
 from mailrace.cli.exits import DONE, FAILURES, STOPPED
-from mailrace.cli.snapshot import Snapshot, span
-from mailrace.mail.sending import Intake
+from mailrace.cli.snapshot import span
+from mailrace.mail.run import Report
 from mailrace.queue import End, Reason
 
 
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
-    """The end of a run; what `--json` prints. `sent + failed + waiting + uncertain` is `people`.
+class Summary(Report, frozen=True, kw_only=True):
+    """What `--json` prints at the end of a run.
 
     Attributes:
-        people: Recipients of the campaign, from this run and from earlier ones.
-        added: Of these, new in this run.
-        known: Rows whose address the campaign had already.
-        rejected: Rows that cannot be sent to; they are in `rejected_file`.
-        ended_here: Attempts of this process that ended in this run.
-        seconds: Time spent sending, without reading the input.
-        rate: `ended_here` a second.
-        trouble: What was in the way at the end, if anything.
+        rejected_file: Where the rows are that cannot be sent to.
     """
 
-    campaign: str
-    end: End
     exit_code: int
-    people: int
-    sent: int
-    failed: int
-    waiting: int
-    uncertain: int
-    added: int
-    known: int
-    rejected: int
     rejected_file: str | None
-    ended_here: int
-    seconds: float
-    rate: float
-    trouble: str | None
-    next_due_s: float | None
-    reasons: list[Reason]
 
 
-def exit_code(end: End, now: Snapshot) -> int:
-    if end is not End.ALL_FINAL:
-        return STOPPED
-    return FAILURES if now.failed or now.uncertain else DONE
-
-
-def summarise(
-    *,
-    campaign: str,
-    end: End,
-    now: Snapshot,
-    intake: Intake,
-    rejected_file: Path | None,
-    ended_here: int,
-    seconds: float,
-    trouble: str | None,
-    reasons: list[Reason],
-) -> Summary:
+def summarise(report: Report, rejected_file: Path | None) -> Summary:
     return Summary(
-        campaign=campaign,
-        end=end,
-        exit_code=exit_code(end, now),
-        people=now.people,
-        sent=now.sent,
-        failed=now.failed,
-        waiting=now.waiting,
-        uncertain=now.uncertain,
-        added=intake.added,
-        known=intake.known,
-        rejected=intake.rejected,
+        **msgspec.structs.asdict(report),
+        exit_code=_exit_code(report),
         rejected_file=str(rejected_file) if rejected_file else None,
-        ended_here=ended_here,
-        seconds=round(seconds, 3),
-        rate=round(ended_here / seconds, 1) if seconds > 0 else 0.0,
-        trouble=trouble,
-        next_due_s=now.next_due_s,
-        reasons=reasons,
     )
+
+
+def _exit_code(report: Report) -> int:
+    if report.end is not End.ALL_FINAL:
+        return STOPPED
+    return FAILURES if report.failed or report.uncertain else DONE
 
 
 def lines(summary: Summary, command: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Transfer encodings (RFC 2045 section 6): quoted-printable in chunks that can be joined, base64."""
+"""Transfer encodings (RFC 2045 section 6): base64, and quoted-printable in pieces to be joined."""
 
 import binascii
 import re
@@ -74,10 +74,10 @@ def _wrap(units: list[bytes]) -> bytes:
         if column + len(unit) >= _LINE_LIMIT:
             wrapped += _SOFT_BREAK
             column = 0
-            if unit in (b".", b"F"):
-                unit = b"=%02X" % ord(unit)
-        wrapped += unit
-        column += len(unit)
+        # What may not begin a line: see `_encode_line`.
+        written = b"=%02X" % ord(unit) if column == 0 and unit in (b".", b"F") else unit
+        wrapped += written
+        column += len(written)
     return bytes(wrapped)
 
 

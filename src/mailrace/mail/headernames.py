@@ -11,11 +11,27 @@ _NAME: Final = re.compile(r"[!-9;-~]{1,50}").fullmatch
 
 # What a message says about itself, its way and its signatures is ours or a server's to write.
 _RESERVED: Final = frozenset(
-    """
-    from sender to cc bcc date message-id subject mime-version return-path received received-spf
-    delivered-to dkim-signature domainkey-signature authentication-results arc-seal
-    arc-message-signature arc-authentication-results
-    """.split()
+    (
+        "from",
+        "sender",
+        "to",
+        "cc",
+        "bcc",
+        "date",
+        "message-id",
+        "subject",
+        "mime-version",
+        "return-path",
+        "received",
+        "received-spf",
+        "delivered-to",
+        "dkim-signature",
+        "domainkey-signature",
+        "authentication-results",
+        "arc-seal",
+        "arc-message-signature",
+        "arc-authentication-results",
+    )
 )
 _RESERVED_FAMILIES: Final = ("content-", "resent-")
 _OPTIONS: Final = {

@@ -131,7 +131,7 @@ def _room_after(name: str) -> int:
 def _folded(name: str, words: list[str]) -> bytes:
     """Joins words into lines; each word but the first brings the white space before it.
 
-    The first word always stands beside the name: some readers keep the space of a line folded there.
+    The first word always stands beside the name: some readers keep the space of a fold there.
     """
     lines, line = [], f"{name}: {words[0]}"
     for word in words[1:]:

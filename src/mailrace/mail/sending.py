@@ -11,8 +11,7 @@ from mailrace.clock import Clock
 from mailrace.errors import MisuseError
 from mailrace.mail.campaign import KIND, Campaign, StoredCampaign
 from mailrace.mail.classification import judge
-from mailrace.mail.intake import Recipient, Rejected, Survey, read_batches, survey
-from mailrace.mail.intake import Table as Rows
+from mailrace.mail.intake import Recipient, Rejected, Rows, Survey, read_batches, survey
 from mailrace.mail.message import Mailer, Message
 from mailrace.mail.mime import CompiledMessage
 from mailrace.queue import Batch, ClaimedJob, Gate, NewJob, Result, Step, Store

@@ -1,9 +1,4 @@
-"""Templates: Jinja2, sandboxed and strict, with errors that name the part and the columns there are.
-
-The sandbox keeps a template from reaching anything but its variables. Against one that runs away
-there are bounds on ranges, repetition, powers and pieces. They catch mistakes; they do not stop a
-person who sets out to burn the processor.
-"""
+"""Templates: Jinja2, sandboxed and strict, with errors that name the part and the columns."""
 
 import difflib
 import re
@@ -12,60 +7,19 @@ from itertools import chain, islice
 from types import CodeType
 from typing import Any, Final
 
-from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError, nodes
+from jinja2 import TemplateSyntaxError, UndefinedError, nodes
+from jinja2.exceptions import SecurityError
 from jinja2.meta import find_undeclared_variables
 from jinja2.runtime import Context
-from jinja2.sandbox import ImmutableSandboxedEnvironment, SecurityError
+from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from mailrace.errors import MisuseError
 
-_LENGTH_LIMIT: Final = 1_000_000
-_EXPONENT_LIMIT: Final = 1_000
 _PIECES_LIMIT: Final = 200_000
 _COLUMNS_SHOWN: Final = 20
 _UNDEFINED_NAME: Final = re.compile(r"'(\w+)' is undefined").fullmatch
-_WIDE_FORMAT: Final = re.compile(r"%[^a-zA-Z%]*(?:\d{5,}|\*)").search
+_COMMENT_HINT: Final = "{# begins a template comment: in CSS put a space between { and #"
 _NEEDS_LOADER: Final = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
-
-
-class _Environment(ImmutableSandboxedEnvironment):
-    """The sandbox, with bounds on what one operator may make."""
-
-    intercepted_binops = frozenset(("*", "**", "%"))
-
-    def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
-        match operator:
-            case "**" if isinstance(right, int) and abs(right) > _EXPONENT_LIMIT:
-                raise OverflowError(f"exponent {right} is over {_EXPONENT_LIMIT}")
-            case "*" if _repeated_length(left, right) > _LENGTH_LIMIT:
-                raise OverflowError(f"a text repeated to over {_LENGTH_LIMIT} characters")
-            case "%" if isinstance(left, str) and _WIDE_FORMAT(left):
-                raise OverflowError("a format is wider than 9999 characters")
-            case _:
-                return super().call_binop(context, operator, left, right)
-
-
-def _repeated_length(left: Any, right: Any) -> int:
-    if isinstance(left, int):
-        left, right = right, left
-    if isinstance(left, str | list | tuple) and isinstance(right, int):
-        return len(left) * right
-    return 0
-
-
-def template_environment(*, html: bool) -> ImmutableSandboxedEnvironment:
-    """The sandbox that all templates run in.
-
-    Args:
-        html: Whether values are escaped for HTML.
-    """
-    environment = _Environment(
-        autoescape=html, undefined=StrictUndefined, keep_trailing_newline=True, cache_size=0
-    )
-    # These two answer differently every time: another attempt would send another message.
-    del environment.globals["lipsum"]
-    del environment.filters["random"]
-    return environment
 
 
 class CompiledTemplate:
@@ -115,7 +69,8 @@ class CompiledTemplate:
             template = environment.from_string(tree)
         except TemplateSyntaxError as error:
             problem = _one_line(error.message or "")
-            raise MisuseError(f"{part} line {error.lineno}: {problem}") from error
+            hint = _COMMENT_HINT if "comment" in problem else ""
+            raise MisuseError(f"{part} line {error.lineno}: {problem}", hint=hint) from error
         except RecursionError as error:
             raise MisuseError(f"{part}: the template is nested too deeply") from error
         self.wanted = frozenset(find_undeclared_variables(tree) - set(environment.globals))
@@ -152,7 +107,10 @@ class CompiledTemplate:
         """What went wrong while filling in, for people."""
         where = self.part
         if isinstance(error, MisuseError):
-            return MisuseError(f"{where}: {error.problem}", hint=error.hint)
+            # Some name the header themselves: once is enough.
+            head, _, problem = error.problem.partition(": ")
+            named = problem and where.lower().endswith(head.lower())
+            return MisuseError(f"{where}: {problem if named else error.problem}", hint=error.hint)
         if isinstance(error, SecurityError):
             return MisuseError(f"{where}: not allowed in a template: {error}")
         unknown = _UNDEFINED_NAME(str(error)) if isinstance(error, UndefinedError) else None

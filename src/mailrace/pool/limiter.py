@@ -22,8 +22,10 @@ class Limiter(Protocol):
 
     async def wait(self) -> None: ...
 
-    waiting: int
-    """How many departures stand in line: more than none says that the limit is what binds."""
+    @property
+    def waiting(self) -> int:
+        """How many departures stand in line: more than none says that the limit is what binds."""
+        ...
 
 
 class NoLimit:
@@ -59,14 +61,15 @@ class RateLimiter:
 
     async def _depart(self) -> None:
         await _sleep_until(self._next_slot_s, self._clock)
-        now_s = self._clock.monotonic_s()
-        _, self._next_slot_s = self._schedule.take(self._next_slot_s, now_s=now_s)
+        from_s = self._clock.monotonic_s() - self._schedule.grace_s
+        _, self._next_slot_s = self._schedule.take(self._next_slot_s, from_s=from_s)
 
 
 class SharedRateLimiter(RateLimiter):
     """Holds a rate over this process and all others that use the same keeper.
 
-    Slots come in slices. One that could not be used in time is lost, never made up.
+    Slots come in slices. One that could not be used in time is lost, never made up; so is the
+    slice that a cancelled waiter was fetching.
     """
 
     def __init__(self, rate: Rate, clock: Clock, keeper: SlotKeeper) -> None:

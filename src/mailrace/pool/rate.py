@@ -16,7 +16,9 @@ _UNITS_S = {
     "day": 86400.0,
     "d": 86400.0,
 }
-_PATTERN = re.compile(r"\s*(\d+)\s*/\s*(\d+)?\s*([a-z]+)\s*", re.IGNORECASE)
+_PATTERN = re.compile(
+    r"\s*(\d{1,9})\s*/\s*(\d{1,9})?\s*([a-z]+)\s*", re.IGNORECASE | re.ASCII
+)
 
 # Arrivals at the far side jitter a little, and it is the far side that counts: the schedule is
 # stretched by this share of the window so that the jitter stays inside the limit.
@@ -57,7 +59,7 @@ class Rate:
         for unit in ("day", "h", "min", "s"):
             if self.window_s == _UNITS_S[unit]:
                 return f"{self.count}/{unit}"
-        return f"{self.count}/{self.window_s:g}s"
+        return f"{self.count}/{self.window_s:.15g}s"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,16 @@ class Schedule:
         interval_s = rate.window_s * _STRETCH / (rate.count - burst + 1)
         return cls(interval_s, (burst - 1) * interval_s + _LATE * rate.window_s)
 
-    def take(self, next_slot_s: float, *, now_s: float, slots: int = 1) -> tuple[float, float]:
-        """Takes `slots` slots in a row: returns the first one's time and the new state."""
-        first_s = max(next_slot_s, now_s - self.grace_s)
+    def take(self, next_slot_s: float, *, from_s: float, slots: int = 1) -> tuple[float, float]:
+        """Takes `slots` slots in a row, none before `from_s`.
+
+        Args:
+            next_slot_s: The state.
+            from_s: `grace_s` ago for a slot that is used at once; now for slots that still have
+                to travel to their user, or the first would be lost on the way.
+
+        Returns:
+            The first one's time and the new state.
+        """
+        first_s = max(next_slot_s, from_s)
         return first_s, first_s + slots * self.interval_s

@@ -7,7 +7,7 @@ from typing import Self
 from mailrace.errors import MisuseError
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
-_PATTERN = re.compile(r"(\d+(?:\.\d+)?)(ms|s|min|m|h|d)")
+_PATTERN = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|min|m|h|d)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,15 +33,19 @@ class ClaimedJob(msgspec.Struct, frozen=True, gc=False):
 
 
 class Finished(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """How an attempt ended: what is written to the journal first and to the store then.
+    """How a claim ended: what is written to the journal first and to the store then.
+
+    The order of the fields is the format of the journal and of what the store's SQL reads.
 
     Attributes:
-        step: One of complete, retry, fail, lose, release.
-        state: The state that the step leads to.
+        id: The job.
+        lease: The claim that ended; the store refuses the record if the job is under another.
+        step: One of complete, retry, fail, lose, and release for a job that was not begun.
+        state: The state that the step leads to from running.
         run_at_ms: For `retry`: not before this Unix time in milliseconds.
         reason: A short text to group by, for example `550 5.1.1`.
         detail: The whole answer.
-        at_ms: When the attempt ended, Unix time in milliseconds.
+        at_ms: When it ended, Unix time in milliseconds.
     """
 
     id: int

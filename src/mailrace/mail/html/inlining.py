@@ -7,7 +7,7 @@ open.
 """
 
 import re
-from typing import Final
+from typing import Final, assert_never
 
 from css_inline import CSSInliner
 
@@ -22,9 +22,9 @@ _MEDIA: Final = ("", "all", "screen")
 def inline_css(html: str) -> str:
     """The template with its style sheets in the elements' `style` attributes.
 
-    What cannot stand in an attribute (media queries, `:hover`, fonts) stays in its `<style>`, and so
-    does a whole style sheet that has a template tag in it or is for print. Nothing is loaded from
-    anywhere: linked style sheets stay links.
+    What cannot stand in an attribute (media queries, `:hover`, fonts) stays in its `<style>`, and
+    so does a whole style sheet that has a template tag in it or is for print. Nothing is loaded
+    from anywhere: linked style sheets stay links.
 
     Raises:
         MisuseError: A template tag is wrong; with the line.
@@ -39,7 +39,10 @@ def inline_css(html: str) -> str:
     if not sheets:
         return html
     inliner = CSSInliner(
-        load_remote_stylesheets=False, keep_style_tags=True, remove_inlined_selectors=True
+        load_remote_stylesheets=False,
+        keep_style_tags=True,
+        remove_inlined_selectors=True,
+        resolve_css_variables=True,
     )
     styled = Finder(inliner.inline(_skeleton(events, sheets, masked)))
     changed = replaced(masked.html, _changes(events, sheets, styled, masked))
@@ -67,6 +70,8 @@ def _skeleton(
                 pieces.append(bare.with_attribute(_NUMBER, str(number)))
             case str(name):
                 pieces.append(f"</{name}>")
+            case _:
+                assert_never(event)
     return "".join(pieces)
 
 
@@ -98,9 +103,12 @@ def _changes(
     for number, event in enumerate(events):
         if isinstance(event, StyleContent) and event in sheets:
             changes.append((event, left_over.get(number - 1, "")))
-        elif isinstance(event, StartTag) and styles.get(number):
-            style = _joined(styles[number] or "", _masked_style(event, masked))
-            changes.append((event, event.with_attribute("style", style)))
+        elif isinstance(event, StartTag):
+            style = styles.get(number)
+            # Where no style sheet had a say, what was written stays.
+            if style and style != event.attribute("style"):
+                joined = _joined(style, _masked_style(event, masked))
+                changes.append((event, event.with_attribute("style", joined)))
     return changes
 
 

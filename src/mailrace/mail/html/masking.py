@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from jinja2 import TemplateSyntaxError
 
 from mailrace.errors import MisuseError
-from mailrace.mail.templates import template_environment
+from mailrace.mail.sandbox import template_environment
 
 
 class TagKind(StrEnum):
@@ -72,11 +72,17 @@ class MaskedHtml:
                 continue
             inside.append(text)
             if token in _ENDINGS:
-                yield f"{self._stem}{len(self.tags)}x"
-                self.tags.append(TemplateTag(kind, "".join(inside)))
+                yield self._mask(kind, inside)
                 inside, kind = [], None
-        if kind is not None:
+        if kind is TagKind.COMMENT:
+            # Jinja2 lets a comment that begins at the very end pass.
+            yield self._mask(kind, inside)
+        elif kind is not None:
             raise MisuseError(f"html line {opened}: a template tag is not closed")
+
+    def _mask(self, kind: TagKind, source: list[str]) -> str:
+        self.tags.append(TemplateTag(kind, "".join(source)))
+        return f"{self._stem}{len(self.tags) - 1}x"
 
     def tag(self, word: re.Match[str]) -> TemplateTag:
         """The tag behind a mask."""

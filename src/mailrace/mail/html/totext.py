@@ -11,8 +11,30 @@ _PARAGRAPHS: Final = frozenset(
     ("p", "h1", "h2", "h3", "h4", "h5", "h6", "ul", "ol", "table", "blockquote", "pre", "hr", "dl")
 )
 _LINES: Final = frozenset(
-    "div section article header footer main nav aside li tr dt dd address form center "
-    "figure figcaption fieldset body tbody thead tfoot".split()
+    (
+        "div",
+        "section",
+        "article",
+        "header",
+        "footer",
+        "main",
+        "nav",
+        "aside",
+        "li",
+        "tr",
+        "dt",
+        "dd",
+        "address",
+        "form",
+        "center",
+        "figure",
+        "figcaption",
+        "fieldset",
+        "body",
+        "tbody",
+        "thead",
+        "tfoot",
+    )
 )
 _CELLS: Final = frozenset(("td", "th"))
 _LINK: Final = re.compile(r"(?:https?|mailto|tel):", re.IGNORECASE).match

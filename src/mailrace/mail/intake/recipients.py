@@ -8,7 +8,7 @@ import msgspec
 from mailrace.errors import MisuseError
 from mailrace.mail.addresses import address_key, check_address, parse_mailbox
 from mailrace.mail.intake.records import Malformed, Record
-from mailrace.mail.intake.table import Table
+from mailrace.mail.intake.rows import Rows
 
 # Tab and line ends are data inside quotes; the other C0 characters and DEL never are.
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -46,7 +46,7 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     row: tuple[str, ...]
 
 
-def read_recipients(table: Table) -> Iterator[Recipient | Rejected]:
+def read_recipients(table: Rows) -> Iterator[Recipient | Rejected]:
     """Yields one value for every row that is not blank, in the order of the file.
 
     Raises:
@@ -56,7 +56,7 @@ def read_recipients(table: Table) -> Iterator[Recipient | Rejected]:
 
 
 def read_batches(
-    table: Table, *, size: int = 1000, rejected: Callable[[Rejected], None]
+    table: Rows, *, size: int = 1000, rejected: Callable[[Rejected], None]
 ) -> Iterator[list[Recipient]]:
     """Yields the recipients in lists of `size`, the last one shorter; none is empty.
 
@@ -78,7 +78,7 @@ def read_batches(
         yield batch
 
 
-def _check(record: Record | Malformed, table: Table) -> Recipient | Rejected:
+def _check(record: Record | Malformed, table: Rows) -> Recipient | Rejected:
     if isinstance(record, Malformed):
         return Rejected(line=record.line, reason=record.reason, row=(record.text,))
     line, row = record
@@ -118,6 +118,6 @@ def _columns(count: int) -> str:
     return "1 column" if count == 1 else f"{count} columns"
 
 
-def _where(row: list[str], table: Table) -> str:
+def _where(row: list[str], table: Rows) -> str:
     """Returns the name of the first column with a control character."""
     return next(c for c, cell in zip(table.columns, row, strict=True) if _CONTROL.search(cell))

@@ -9,7 +9,7 @@ from typing import IO, TYPE_CHECKING, Self
 
 from mailrace.errors import MisuseError
 from mailrace.mail.intake.recipients import Rejected
-from mailrace.mail.intake.table import Table
+from mailrace.mail.intake.rows import Rows
 
 if TYPE_CHECKING:
     from _csv import Writer
@@ -36,7 +36,7 @@ class RejectedFile:
         count: Rows written so far.
     """
 
-    def __init__(self, path: Path, table: Table) -> None:
+    def __init__(self, path: Path, table: Rows) -> None:
         self.path = path
         self.count = 0
         self._table = table

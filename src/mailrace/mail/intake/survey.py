@@ -6,7 +6,7 @@ from random import Random
 
 from mailrace.errors import MisuseError
 from mailrace.mail.intake.recipients import Recipient, Rejected, read_recipients
-from mailrace.mail.intake.table import Table
+from mailrace.mail.intake.rows import Rows
 
 _ROWS_A_REPORT = 10_000
 
@@ -29,7 +29,7 @@ class Survey:
 
 
 def survey(
-    table: Table,
+    table: Rows,
     *,
     rng: Random,
     sample_size: int = 100,

@@ -32,7 +32,7 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         check_controls("attachment name", self.file_name)
-        if not self.file_name:
+        if not self.file_name.strip():
             raise MisuseError("an attachment has no name")
         _check_media_type(self.media_type)
 

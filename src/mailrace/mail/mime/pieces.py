@@ -44,7 +44,7 @@ class Piece(Protocol):
 class QuotedPrintableText:
     """A text body whose constant pieces were encoded once.
 
-    `benchmarks/bench_mime.py` measures what that saves over encoding the whole text.
+    What this is for: the figure of `benchmarks/bench_mime.py`.
     """
 
     def __init__(self, template: CompiledTemplate) -> None:
@@ -72,7 +72,7 @@ class Base64Text:
 
     def write(self, names: dict[str, Any], write: Write) -> None:
         text = "".join(map(clean_text, self.template.pieces(names)))
-        ended = text if text.endswith("\n") else f"{text}\n"
+        ended = text if not text or text.endswith("\n") else f"{text}\n"
         write(base64_lines(ended.replace("\n", "\r\n").encode()))
 
 
@@ -113,7 +113,7 @@ class UnsubscribeHeaders:
 
     def write(self, names: dict[str, Any], write: Write) -> None:
         url = "".join(self.template.pieces(names))
-        check_controls("List-Unsubscribe", url)
+        check_controls("unsubscribe url", url)
         if not _URL(url) or len(url) > _URL_LIMIT:
             raise MisuseError(
                 f"{shortened(url)} is not an http, https or mailto URL",

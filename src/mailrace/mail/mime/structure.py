@@ -34,7 +34,7 @@ def whole_node(part: bytes) -> Node:
 def multipart_node(subtype: str, nodes: Sequence[Node], *, seed: str, parameters: str = "") -> Node:
     """Several parts as one; a single part stays what it is.
 
-    The boundary has `=_`, which neither quoted-printable nor base64 can make (RFC 2045 section 6.7).
+    The boundary has `=_`, which no encoding that is used here can make (RFC 2045 section 6.7).
 
     Args:
         subtype: `mixed`, `related` or `alternative`.

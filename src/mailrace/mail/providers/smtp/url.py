@@ -43,7 +43,7 @@ def parse_smtp_url(url: str) -> SmtpSettings:
 
 def _split(url: str) -> SplitResult:
     # Characters that urlsplit strips in silence, so that what it sees is what was written.
-    if not url.isprintable() or url != url.strip():
+    if not url.isprintable() or " " in url:
         raise MisuseError("SMTP URL contains spaces or control characters", hint=_ENCODE)
     try:
         parts = urlsplit(url)

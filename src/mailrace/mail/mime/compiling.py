@@ -1,16 +1,14 @@
-"""A campaign's message, compiled once; a recipient costs only what differs."""
+"""A campaign's message, compiled once; a recipient then costs only what differs."""
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from mailrace.errors import MisuseError
-from mailrace.mail.addresses import Mailbox, check_address
+from mailrace.mail.addresses import Mailbox
 from mailrace.mail.headernames import check_header_name
-from mailrace.mail.headers import encode_date, encode_mailbox, encode_message_id
 from mailrace.mail.html import html_to_text, inline_css
-from mailrace.mail.message import Message
+from mailrace.mail.mime.compiled import CompiledMessage
 from mailrace.mail.mime.parts import Attachment, InlineImage, attachment_part, inline_image_part
 from mailrace.mail.mime.pieces import (
     Piece,
@@ -19,112 +17,9 @@ from mailrace.mail.mime.pieces import (
     UnsubscribeHeaders,
     text_piece,
 )
-from mailrace.mail.mime.structure import Node, merged, multipart_node, text_node, whole_node
-from mailrace.mail.templates import CompiledTemplate, template_environment
-
-
-class CompiledMessage:
-    """The message of a campaign, ready to be composed for one recipient after the other.
-
-    Attributes:
-        sender: Who it is from; also the envelope sender.
-        wanted: Variables that its templates may look up.
-    """
-
-    def __init__(
-        self,
-        *,
-        sender: Mailbox,
-        before_message_id: Iterable[bytes | Piece],
-        after_message_id: Iterable[bytes | Piece],
-    ) -> None:
-        """Use `compile_message`."""
-        constants = template_environment(html=False).globals
-        self.sender = sender
-        self._from = encode_mailbox("From", sender)
-        self._domain = sender.domain
-        self._globals: dict[str, Any] = dict(constants)
-        self._smtputf8 = sender.needs_smtputf8
-        self._before = _settled(before_message_id, self._globals)
-        self._after = _settled(after_message_id, self._globals)
-        self.wanted = frozenset[str]().union(
-            *(
-                piece.template.wanted
-                for piece in (*self._before, *self._after)
-                if not isinstance(piece, bytes)
-            )
-        )
-
-    def compose(
-        self,
-        to: Mailbox | str,
-        variables: Mapping[str, object],
-        *,
-        message_id_local: str,
-        date_s: int,
-    ) -> Message:
-        """The message for one recipient: the same bytes for the same arguments.
-
-        Args:
-            to: A mailbox, or an address without a name.
-            variables: Column to value.
-            message_id_local: What stands before the @ of the Message-ID; the same at every attempt.
-            date_s: Unix time for the Date header.
-
-        Raises:
-            MisuseError: The address is not one, or a template cannot be filled in with these
-                values; says which part and why.
-        """
-        address, to_line = _addressed(to)
-        content = [encode_date(date_s), self._from, to_line]
-        names = {**self._globals, **variables}
-        _write(self._before, names, variables, content)
-        content.append(encode_message_id(message_id_local, self._domain))
-        _write(self._after, names, variables, content)
-        return Message(
-            sender=self.sender.address,
-            recipients=(address,),
-            content=b"".join(content),
-            smtputf8=self._smtputf8 or not address.isascii(),
-        )
-
-
-def _addressed(to: Mailbox | str) -> tuple[str, bytes]:
-    if isinstance(to, str):
-        address = check_address(to)
-        if len(address) <= 70:
-            return address, f"To: {address}\r\n".encode()
-        to = Mailbox(address)
-    return to.address, encode_mailbox("To", to)
-
-
-def _write(
-    pieces: Iterable[bytes | Piece],
-    names: dict[str, Any],
-    columns: Mapping[str, object],
-    content: list[bytes],
-) -> None:
-    for piece in pieces:
-        if isinstance(piece, bytes):
-            content.append(piece)
-        else:
-            try:
-                piece.write(names, content.append)
-            except Exception as error:
-                raise piece.template.explain(error, columns) from error
-
-
-def _settled(pieces: Iterable[bytes | Piece], names: dict[str, Any]) -> tuple[bytes | Piece, ...]:
-    """Writes once for all what has nothing to fill in."""
-    settled: list[bytes | Piece] = []
-    for piece in pieces:
-        if isinstance(piece, bytes) or piece.template.constant is None:
-            settled.append(piece)
-        else:
-            written: list[bytes] = []
-            _write([piece], names, {}, written)
-            settled += written
-    return merged(settled)
+from mailrace.mail.mime.structure import Node, multipart_node, text_node, whole_node
+from mailrace.mail.sandbox import template_environment
+from mailrace.mail.templates import CompiledTemplate
 
 
 def compile_message(
@@ -143,7 +38,8 @@ def compile_message(
     """Compiles a message; what is the same for every recipient becomes bytes here.
 
     `subject`, `html`, `text`, `reply_to`, `unsubscribe_url` and the values of `headers` are Jinja2
-    templates. Style sheets in `html` are moved into the elements. Values are escaped in `html` only.
+    templates. Style sheets in `html` are moved into the elements. Values are escaped in `html`
+    only.
 
     Args:
         sender: Goes to From, to the envelope, and its domain to the Message-ID.
@@ -214,7 +110,7 @@ def _text_nodes(html: str | None, text: str | None) -> list[Node]:
     written = CompiledTemplate("html", html, escaping)
     inlined = CompiledTemplate("html", inline_css(html), escaping, lines=written.lines)
     text_template = (
-        CompiledTemplate("text made from html", html_to_text(html), plain, lines=written.lines)
+        CompiledTemplate("html", html_to_text(html), plain, lines=written.lines)
         if text is None
         else CompiledTemplate("text", text, plain)
     )

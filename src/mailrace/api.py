@@ -1,0 +1,257 @@
+"""The Python face: send a campaign, and follow what comes of it."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from mailrace.clock import SystemClock
+from mailrace.mail.campaign import Campaign
+from mailrace.mail.intake import Rejected, listed_rows, open_table
+from mailrace.mail.message import Mailer
+from mailrace.mail.run import CampaignRun, Report, RunOptions
+from mailrace.mail.sending import address_of, check
+from mailrace.pool import Limiter, RetrySchedule
+from mailrace.queue import Attempted, End, JobState
+from mailrace.settings import DEFAULT_STORE, Settings, settings_of
+from mailrace.wiring import Chance, open_limiter, open_mailer, open_store
+
+_FOLLOWED = 1000
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How one attempt to send one message ended.
+
+    Attributes:
+        state: `completed` (accepted by the server), `failed`, `retryable` or `uncertain`.
+        message: The local part of its Message-ID.
+        reason: A short text to group by, for example `550 5.1.1`.
+        detail: The server's words.
+        attempt: 1 for the first.
+        worker: The number of the worker that made it.
+    """
+
+    state: JobState
+    address: str
+    message: str
+    reason: str
+    detail: str
+    attempt: int
+    worker: int
+
+
+People = str | Path | Iterable[Mapping[str, str]]
+
+
+async def send(
+    campaign: Campaign,
+    people: People,
+    *,
+    via: str | Mailer,
+    store: str = DEFAULT_STORE,
+    rate: str = "10/s",
+    workers: int = 5,
+    retry: str = "5m,15m,45m,135m",
+    wait: bool = True,
+    limit: int | None = None,
+    resend_uncertain: bool = False,
+    on_outcome: Callable[[Outcome], None] | None = None,
+) -> Report:
+    """Sends a campaign, durably: called again it goes on where the last call ended.
+
+    Nobody is skipped, and nobody whose mail the server accepted gets it twice. A message whose
+    reply was lost is held as uncertain.
+
+    Args:
+        campaign: What to send.
+        people: Path of a CSV file, or mappings of variable to value with an `email`.
+        via: Provider URL (`smtp://…`, `smtps://…`, `sandbox:FOLDER`), or a mailer of your own.
+        store: Where the campaign is kept: `sqlite:///PATH`.
+        rate: The most that may go out, over all workers and all processes on the store.
+        workers: Messages under way at the same time.
+        retry: Delays after temporary refusals, or `none`.
+        wait: Stay until everyone is final; otherwise leave retries that are not due.
+        limit: Only the first so many people.
+        resend_uncertain: Send again what was handed over without a reply.
+        on_outcome: Called with every attempt that ended. It must not block.
+
+    Raises:
+        MisuseError: Something given is wrong; nothing was enqueued.
+        ConflictError: The name belongs to another campaign.
+        UnavailableError: The store cannot be used; what is known stays in the journal.
+    """
+    settings = _settings(via, store=store, rate=rate, workers=workers, retry=retry)
+    options = _options(settings, wait=wait, limit=limit, resend_uncertain=resend_uncertain)
+    async with _opened(
+        campaign, people, via=via, settings=settings, options=options, on_outcome=on_outcome
+    ) as run:
+        end = await run.work()
+        return await run.report(end)
+
+
+async def stream(
+    campaign: Campaign,
+    people: People,
+    *,
+    via: str | Mailer,
+    store: str = DEFAULT_STORE,
+    rate: str = "10/s",
+    workers: int = 5,
+    retry: str = "5m,15m,45m,135m",
+    wait: bool = True,
+) -> AsyncIterator[Outcome]:
+    """Sends like `send`, and yields the outcome of every attempt as it ends.
+
+    A reader that falls a thousand outcomes behind holds the sending back. One that leaves early
+    stops it in good order: what is in flight is finished, the rest waits for the next call.
+
+    Raises:
+        As `send`.
+    """
+    settings = _settings(via, store=store, rate=rate, workers=workers, retry=retry)
+    options = _options(settings, wait=wait)
+    outcomes = _Outcomes()
+    async with _opened(
+        campaign,
+        people,
+        via=via,
+        settings=settings,
+        options=options,
+        on_outcome=outcomes.add,
+        held_back=outcomes,
+    ) as run:
+        working = asyncio.create_task(run.work())
+        working.add_done_callback(outcomes.finish)
+        try:
+            async for outcome in outcomes:
+                yield outcome
+        finally:
+            run.runner.stop()
+            outcomes.let_go()
+            await working
+
+
+class _Outcomes:
+    """Outcomes between the workers and a reader; full, it lets nothing more depart."""
+
+    def __init__(self) -> None:
+        self._queue: asyncio.Queue[Outcome | None] = asyncio.Queue()
+        self._room = asyncio.Event()
+        self._room.set()
+        self._left = False
+
+    def add(self, outcome: Outcome) -> None:
+        if self._left:
+            return
+        self._queue.put_nowait(outcome)
+        if self._queue.qsize() >= _FOLLOWED:
+            self._room.clear()
+
+    def finish(self, _: asyncio.Task[End]) -> None:
+        self._queue.put_nowait(None)
+
+    def let_go(self) -> None:
+        """The reader has left: nothing is kept or held back any more."""
+        self._left = True
+        self._room.set()
+
+    async def room(self) -> None:
+        await self._room.wait()
+
+    async def __aiter__(self) -> AsyncIterator[Outcome]:
+        while (outcome := await self._queue.get()) is not None:
+            if self._queue.qsize() < _FOLLOWED:
+                self._room.set()
+            yield outcome
+
+
+class _HeldBack:
+    """A limit that also waits for the reader."""
+
+    def __init__(self, limiter: Limiter, outcomes: _Outcomes) -> None:
+        self._limiter = limiter
+        self._outcomes = outcomes
+
+    @property
+    def waiting(self) -> int:
+        return self._limiter.waiting
+
+    async def wait(self) -> None:
+        await self._outcomes.room()
+        await self._limiter.wait()
+
+
+@asynccontextmanager
+async def _opened(
+    campaign: Campaign,
+    people: People,
+    *,
+    via: str | Mailer,
+    settings: Settings,
+    options: RunOptions,
+    on_outcome: Callable[[Outcome], None] | None,
+    held_back: _Outcomes | None = None,
+) -> AsyncIterator[CampaignRun]:
+    """A campaign with its people taken in, ready to be worked off."""
+    clock, chance = SystemClock(), Chance()
+    rows = open_table(Path(people)) if isinstance(people, str | Path) else listed_rows(people)
+    checked = await asyncio.to_thread(check, campaign, rows, rng=chance.rng)
+    mailer = open_mailer(via, clock) if isinstance(via, str) else via
+    async with AsyncExitStack() as stack:
+        if isinstance(via, str):
+            stack.push_async_callback(mailer.close)
+        stored = open_store(settings.store, clock)
+        stack.push_async_callback(stored.store.close)
+        limiter = open_limiter(settings.rate, f"campaign {campaign.name}", stored, clock)
+        run = await CampaignRun.open(
+            checked,
+            store=stored.store,
+            journals=stored.journals,
+            mailer=mailer,
+            limiter=limiter if held_back is None else _HeldBack(limiter, held_back),
+            options=options,
+            clock=clock,
+            names=chance.name,
+            on_attempt=None if on_outcome is None else _outcomes_to(on_outcome),
+        )
+        await run.take_in(rejected=_nowhere)
+        yield run
+
+
+def _settings(via: str | Mailer, **values: str | int) -> Settings:
+    return settings_of({"via": via if isinstance(via, str) else None, **values})
+
+
+def _options(
+    settings: Settings, *, wait: bool, limit: int | None = None, resend_uncertain: bool = False
+) -> RunOptions:
+    return RunOptions(
+        workers=settings.workers,
+        retry=RetrySchedule.parse(settings.retry),
+        wait=wait,
+        limit=limit,
+        resend_uncertain=resend_uncertain,
+    )
+
+
+def _outcomes_to(follow: Callable[[Outcome], None]) -> Callable[[Attempted, str], None]:
+    def on_attempt(attempted: Attempted, message: str) -> None:
+        follow(
+            Outcome(
+                state=attempted.record.state,
+                address=address_of(attempted.job),
+                message=message,
+                reason=attempted.result.reason,
+                detail=attempted.result.detail,
+                attempt=attempted.job.attempt,
+                worker=attempted.worker,
+            )
+        )
+
+    return on_attempt
+
+
+def _nowhere(row: Rejected) -> None:
+    """Rows that cannot be sent to are counted in the report."""

@@ -1,0 +1,1 @@
+"""The demonstration: its people, its template, and the server that they are sent to."""

@@ -1,0 +1,237 @@
+"""A connection that ends at every stage: what is safe is repeated, what is not is left unknown."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+
+from mailrace.errors import UnavailableError
+from mailrace.mail.message import Answer, Reply, Stage
+from mailrace.mail.providers.smtp import SmtpMailer
+from tests.support.smtp_script import CHUNKED, PLAIN, STEPWISE, Act, ScriptServer, Stop
+from tests.support.smtp_values import OpenGate, message, settings
+
+TAKEN = Answer(Stage.BODY, Reply(250, "2.0.0", "taken"))
+UNKNOWN = Answer(Stage.BODY, None)
+BUSY = b"421 4.3.2 closing\r\n"
+
+FORMS = pytest.mark.parametrize(
+    "extensions", [PLAIN, CHUNKED, STEPWISE], ids=["grouped", "chunked", "steps"]
+)
+ENDS = pytest.mark.parametrize("end", [*Stop, BUSY], ids=str)
+
+
+def _patience(server: ScriptServer, end: Act) -> SmtpMailer:
+    tuned = settings(server.port)
+    if end is Stop.STALL:
+        short = replace(
+            tuned.timeouts,
+            greeting_s=0.05,
+            command_s=0.05,
+            mail_s=0.05,
+            rcpt_s=0.05,
+            data_s=0.05,
+            final_s=0.05,
+        )
+        tuned = replace(tuned, timeouts=short)
+    return SmtpMailer(tuned)
+
+
+def _is_uncertain(stage: str, extensions: tuple[str, ...], *, proven: bool) -> bool:
+    """Whether the end of the content is out when `stage` comes up."""
+    at_once = proven and "CHUNKING" in extensions
+    return at_once or stage == "BODY" or stage == "CONTENT"
+
+
+@FORMS
+@ENDS
+@pytest.mark.parametrize("stage", ["MAIL", "RCPT", "DATA", "CONTENT", "BODY"])
+@pytest.mark.parametrize("kept", [False, True], ids=["fresh", "kept"])
+async def test_an_end_at_every_stage(
+    extensions: tuple[str, ...], end: Act, stage: str, kept: bool
+) -> None:
+    if stage == "DATA" and "CHUNKING" in extensions:
+        stage = "CONTENT"
+    async with ScriptServer(extensions=extensions) as server:
+        async with _patience(server, end) as mailer:
+            if kept:
+                assert await mailer.send(message(), OpenGate()) == (TAKEN,)
+                server.received.clear()
+            server.on(stage, end)
+            gate = OpenGate()
+            sending = mailer.send(message(), gate)
+            if end == BUSY and (_is_uncertain(stage, extensions, proven=kept)):
+                (answer,) = await sending  # a real reply: not taken, nobody is in doubt
+                assert answer.reply == Reply(421, "4.3.2", "closing")
+                assert gate.commits == 1
+            elif _is_uncertain(stage, extensions, proven=kept):
+                assert await sending == (UNKNOWN,)
+                assert (gate.permits, gate.commits) == (1, 1)
+            elif kept:
+                assert await sending == (TAKEN,)
+                assert (gate.permits, gate.commits) == (2, 1)
+                assert len(server.received) == 1
+                assert server.connections == 2
+            else:
+                with pytest.raises(UnavailableError):
+                    await sending
+                assert (gate.permits, gate.commits) == (1, 0)
+                assert server.received == []
+            server.release.set()
+            server.received.clear()
+            gate = OpenGate()
+            assert await mailer.send(message(), gate) == (TAKEN,)
+            assert (gate.permits, gate.commits) == (1, 1)
+
+
+@pytest.mark.parametrize("stage", ["CONNECT", "EHLO", "MAIL"])
+async def test_the_second_try_is_the_last(stage: str) -> None:
+    async with ScriptServer() as server, SmtpMailer(settings(server.port)) as mailer:
+        assert await mailer.send(message(), OpenGate()) == (TAKEN,)
+        server.on("MAIL", Stop.CLOSE)
+        if stage == "MAIL":
+            server.on("MAIL", Stop.CLOSE)
+        else:
+            server.on(stage, Stop.CLOSE)
+        with pytest.raises(UnavailableError, match="lost the connection"):
+            await mailer.send(message(), OpenGate())
+        assert server.connections == 2
+        assert len(server.received) == 1
+        assert await mailer.send(message(), OpenGate()) == (TAKEN,)
+
+
+@FORMS
+async def test_refused_recipients_keep_their_reply_when_the_rest_is_unknown(
+    extensions: tuple[str, ...],
+) -> None:
+    async with ScriptServer(extensions=extensions) as server:
+        async with SmtpMailer(settings(server.port)) as mailer:
+            for _ in range(2):
+                server.on("RCPT", b"250 ok\r\n", b"550 5.1.1 no\r\n")
+                server.on("BODY", Stop.CLOSE)
+                answers = await mailer.send(message("a@x", "b@x"), OpenGate())
+                assert answers == (UNKNOWN, Answer(Stage.RCPT, Reply(550, "5.1.1", "no")))
+                assert await mailer.send(message(), OpenGate()) == (TAKEN,)
+
+
+@FORMS
+@pytest.mark.parametrize(("stage", "settled"), [("MAIL", Stage.MAIL), ("RCPT", Stage.RCPT)])
+async def test_a_refusal_is_settled_though_the_connection_ends_behind_it(
+    extensions: tuple[str, ...], stage: str, settled: Stage
+) -> None:
+    async with ScriptServer(extensions=extensions) as server:
+        async with SmtpMailer(settings(server.port)) as mailer:
+            assert await mailer.send(message(), OpenGate()) == (TAKEN,)
+            server.on(stage, (b"550 5.7.1 no\r\n", Stop.CLOSE))
+            answers = await mailer.send(message(), OpenGate())
+            assert answers == (Answer(settled, Reply(550, "5.7.1", "no")),)
+            assert await mailer.send(message(), OpenGate()) == (TAKEN,)
+
+
+@FORMS
+async def test_421_to_the_content_is_an_answer(extensions: tuple[str, ...]) -> None:
+    async with ScriptServer(extensions=extensions) as server:
+        async with SmtpMailer(settings(server.port)) as mailer:
+            for _ in range(2):
+                server.on("BODY", (BUSY, Stop.CLOSE))
+                answers = await mailer.send(message(), OpenGate())
+                assert answers == (Answer(Stage.BODY, Reply(421, "4.3.2", "closing")),)
+            assert server.connections == 2
+
+
+async def test_a_last_word_after_the_answer_drops_the_connection() -> None:
+    async with ScriptServer() as server, SmtpMailer(settings(server.port)) as mailer:
+        server.on("BODY", b"250 2.0.0 taken\r\n421 4.3.2 closing\r\n")
+        assert await mailer.send(message(), OpenGate()) == (TAKEN,)
+        assert await mailer.send(message(), OpenGate()) == (TAKEN,)
+        assert server.connections == 2
+
+
+async def test_two_replies_to_one_command_do_not_pass_for_the_next() -> None:
+    async with ScriptServer(extensions=STEPWISE) as server:
+        async with SmtpMailer(settings(server.port)) as mailer:
+            server.on("MAIL", b"250 ok\r\n250 ok\r\n")
+            gate = OpenGate()
+            with pytest.raises(UnavailableError, match="out of turn"):
+                await mailer.send(message(), gate)
+            assert gate.commits == 0
+
+
+async def test_a_connection_closed_while_idle_is_noticed() -> None:
+    async with ScriptServer() as server, SmtpMailer(settings(server.port)) as mailer:
+        assert await mailer.send(message(), OpenGate()) == (TAKEN,)
+        await server.disconnect_all()
+        gate = OpenGate()
+        assert await mailer.send(message(), gate) == (TAKEN,)
+        assert server.connections == 2
+        assert gate.commits == 1
+
+
+class _SlowGate(OpenGate):
+    """A permit that takes until `opened` is set."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+        self.opened = asyncio.Event()
+
+    async def permit(self) -> None:
+        await super().permit()
+        self.asked.set()
+        await self.opened.wait()
+
+
+@pytest.mark.parametrize("kept", [False, True])
+async def test_a_connection_that_dies_while_the_limit_is_waited_for(kept: bool) -> None:
+    async with ScriptServer() as server, SmtpMailer(settings(server.port)) as mailer:
+        if kept:
+            assert await mailer.send(message(), OpenGate()) == (TAKEN,)
+        gate = _SlowGate()
+        sending = asyncio.ensure_future(mailer.send(message(), gate))
+        await gate.asked.wait()
+        await server.disconnect_all()
+        gate.opened.set()
+        if kept:
+            assert await sending == (TAKEN,)
+        else:
+            with pytest.raises(UnavailableError):
+                await sending
+
+
+@FORMS
+@pytest.mark.parametrize("stage", ["CONNECT", "EHLO", "MAIL", "RCPT", "DATA", "BODY"])
+@pytest.mark.parametrize("kept", [False, True], ids=["fresh", "kept"])
+async def test_cancelled_at_every_stage(
+    extensions: tuple[str, ...], stage: str, kept: bool
+) -> None:
+    if stage == "DATA" and "CHUNKING" in extensions:
+        stage = "CONTENT"
+    async with ScriptServer(extensions=extensions) as server:
+        async with SmtpMailer(settings(server.port, connections=1)) as mailer:
+            if kept:
+                if stage in {"CONNECT", "EHLO"}:
+                    return
+                assert await mailer.send(message(), OpenGate()) == (TAKEN,)
+            server.forget()
+            server.on(stage, Stop.STALL)
+            sending = asyncio.ensure_future(mailer.send(message(), OpenGate()))
+            await server.reached(stage)
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+            before = server.connections
+            assert await mailer.send(message(), OpenGate()) == (TAKEN,)
+            assert server.connections == before + 1
+
+
+async def test_cancelled_while_the_limit_is_waited_for() -> None:
+    async with ScriptServer() as server:
+        async with SmtpMailer(settings(server.port, connections=1)) as mailer:
+            gate = _SlowGate()
+            sending = asyncio.ensure_future(mailer.send(message(), gate))
+            await gate.asked.wait()
+            sending.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await sending
+            assert await mailer.send(message(), OpenGate()) == (TAKEN,)
+    assert server.verbs.count("MAIL") == 1
