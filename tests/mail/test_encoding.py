@@ -11,6 +11,7 @@ from mailrace.errors import MisuseError
 from mailrace.mail.encoding import (
     base64_lines,
     clean_text,
+    join_chunks,
     quoted_printable_chunk,
     suits_base64,
 )
@@ -24,6 +25,12 @@ TEXTS = st.text(
 )
 
 
+def joined(pieces: list[str]) -> bytes:
+    written: list[bytes] = []
+    join_chunks(map(quoted_printable_chunk, pieces), written.append)
+    return b"".join(written)
+
+
 @settings(max_examples=200)
 @given(pieces=st.lists(TEXTS, max_size=5))
 @example(pieces=["a ", "\nb\t\n", " ", "\n"])
@@ -31,16 +38,30 @@ TEXTS = st.text(
 @example(pieces=["." * 80, ".", ".\n.", "From me\nFrom you", "\r\n", "\r"])
 @example(pieces=["a\x01b" * 20, "x" * 75, "x" * 76, "x" * 74 + "="])
 def test_joined_pieces_decode_to_the_joined_text(pieces: list[str]) -> None:
-    encoded = b"".join(map(quoted_printable_chunk, pieces))
+    encoded = joined(pieces)
     assert encoded.isascii()
     for line in encoded.split(b"\r\n"):
         assert len(line) <= 76
         assert b"\r" not in line
         assert b"\n" not in line
         assert not line.endswith((b" ", b"\t"))
-        assert not line.startswith((b".", b"From "))
+        assert not line.startswith(b".")
     decoded = quopri.decodestring(encoded).decode().replace("\r\n", "\n")
-    assert decoded == "".join(map(clean_text, pieces))
+    text = "".join(map(clean_text, pieces))
+    assert decoded == (text if not text or text.endswith("\n") else f"{text}\n")
+
+
+@given(text=TEXTS)
+@example(text="From me\nFrom you")
+def test_no_line_is_quoted_by_a_mailbox_file(text: str) -> None:
+    assert not any(line.startswith(b"From ") for line in joined([text]).split(b"\r\n"))
+
+
+def test_a_soft_break_stands_only_where_it_must() -> None:
+    assert (
+        joined(["Hello ", "Zoë", " of ", "Gent", "\nBye\n"]) == b"Hello Zo=C3=AB of Gent\r\nBye\r\n"
+    )
+    assert joined(["a" * 70, "b" * 10]) == b"a" * 70 + b"=\r\n" + b"b" * 10 + b"\r\n"
 
 
 @pytest.mark.parametrize("text", ["a\0b", "\ud800", "x" * 100 + "\0"])

@@ -2,12 +2,15 @@
 
 import binascii
 import re
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from mailrace.errors import MisuseError
 
 _LINE_LIMIT: Final = 76
 _SOFT_BREAK: Final = b"=\r\n"
+_LINE_END: Final = b"\r\n"
+_BLANKS: Final = (b" ", b"\t")
 _LINE_ENDS: Final = re.compile("\r\n|\r")
 _UNSENDABLE: Final = re.compile(r"[\x00\ud800-\udfff]").search
 
@@ -19,29 +22,51 @@ _ENCODED: Final = tuple(
     for octet in range(256)
 )
 
+Chunk = tuple[bytes, int, int]
+"""A piece of a text in quoted-printable: its octets, the length of its first line, and the length
+of its last line, or -1 when it has only one. It begins as if at column 0, and its last line is at
+most 75 long, not ended, and may have a blank at its end."""
 
-def quoted_printable_chunk(text: str) -> bytes:
-    r"""Encodes a piece of a text so that encoded pieces can be joined byte by byte.
 
-    A piece begins at column 0 and ends in a line end of its own: a real one if the text ends in
-    one, else a soft line break (section 6.7 rule 5). So no piece needs to know its neighbours.
+def quoted_printable_chunk(text: str) -> Chunk:
+    """Encodes a piece of a text, to be joined with others by `join_chunks`.
+
     CRLF and CR in the text count as line ends.
 
     Raises:
         MisuseError: The text has NUL or a lone surrogate.
     """
     if _PLAIN(text):
-        return text.encode("ascii") + _SOFT_BREAK
+        return text.encode("ascii"), len(text), -1
     if _SHORT(text):
         # Nearly every value that is not plain: see `benchmarks/bench_mime.py`.
         line = binascii.b2a_qp(text.encode())
         if len(line) < _LINE_LIMIT:
-            return line + _SOFT_BREAK
+            return line, len(line), -1
     *lines, rest = clean_text(text).split("\n")
-    encoded = [_encode_line(line, end=b"\r\n") for line in lines]
-    if rest:
-        encoded.append(_encode_line(rest, end=_SOFT_BREAK))
-    return b"".join(encoded)
+    encoded = b"".join([*(_encode_line(line, ends=True) for line in lines), _encode_line(rest)])
+    written = encoded.split(b"\r\n")
+    return encoded, len(written[0]), len(written[-1]) if len(written) > 1 else -1
+
+
+def join_chunks(chunks: Iterable[Chunk], write: Callable[[bytes], object]) -> None:
+    """Writes chunks so that no line is longer than 76 and none ends in a blank; ends the last one.
+
+    A soft line break (section 6.7 rule 5) stands only where the next chunk would not fit.
+    """
+    column = 0
+    octets = b""
+    for chunk in chunks:
+        if column and (
+            column + chunk[1] >= _LINE_LIMIT or (not chunk[1] and octets[-1:] in _BLANKS)
+        ):
+            write(_SOFT_BREAK)
+            column = 0
+        octets, first, last = chunk
+        write(octets)
+        column = last if last >= 0 else column + first
+    if column:
+        write(_SOFT_BREAK + _LINE_END if octets[-1:] in _BLANKS else _LINE_END)
 
 
 def clean_text(text: str) -> str:
@@ -58,14 +83,14 @@ def clean_text(text: str) -> str:
     return _LINE_ENDS.sub("\n", text) if "\r" in text else text
 
 
-def _encode_line(line: str, *, end: bytes) -> bytes:
+def _encode_line(line: str, *, ends: bool = False) -> bytes:
     units = [_ENCODED[octet] for octet in line.encode("utf-8")]
-    if end != _SOFT_BREAK and units and units[-1] in b"\t ":
+    if ends and units and units[-1] in _BLANKS:
         units[-1] = b"=%02X" % ord(units[-1])
     # A dot is doubled on its way and "From " is quoted by mailbox files: some undo neither.
     if line.startswith((".", "From ")):
         units[0] = b"=%02X" % ord(units[0])
-    return _wrap(units) + end
+    return _wrap(units) + (_LINE_END if ends else b"")
 
 
 def _wrap(units: list[bytes]) -> bytes:

@@ -31,7 +31,11 @@ class Feed:
         return len(self._jobs) <= self._claim // 2
 
     def wanted(self, now_s: float) -> int:
-        """How many jobs the next claim should ask for."""
+        """How many jobs the claim that now follows should ask for.
+
+        Twice as many as the last one if that was used up at once, half as many if it lasted long:
+        to be asked once a claim.
+        """
         if now_s - self._filled_s < _LASTS_S:
             self._claim = min(_STOCK_MAX, self._claim * 2)
         elif now_s - self._filled_s > 4 * _LASTS_S:

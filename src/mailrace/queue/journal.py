@@ -4,11 +4,11 @@ An append-only file in the page cache: a record is one `write`, not synced. It o
 of the process; after a power cut it may be incomplete, and then it is not trusted.
 """
 
+import contextlib
 import errno
 import fcntl
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import msgspec
@@ -28,7 +28,7 @@ class Journal:
         self._boot = boot
         self._file = file
         self._size_bytes = 0
-        self._open: dict[int, bytes] = {}
+        self._open: dict[tuple[int, int], bytes] = {}
 
     @classmethod
     def create(cls, path: Path, boot: str) -> Self:
@@ -37,13 +37,20 @@ class Journal:
         Args:
             path: Where; its folder is made if need be.
             boot: What names the present run of the machine (`boot_id`).
+
+        Raises:
+            UnavailableError: It cannot be made; nothing is left of it.
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             journal = cls(path, boot, _create_locked(path))
         except OSError as error:
-            raise _unavailable(path, error) from error
-        journal._write(_header(boot))
+            raise _not_written(path, error.strerror) from error
+        try:
+            journal._write(_header(boot))
+        except BaseException:
+            journal.close()
+            raise
         return journal
 
     def started(self, job_id: int, lease: int) -> None:
@@ -54,7 +61,7 @@ class Journal:
         """
         record = b"[%d,%d]\n" % (job_id, lease)
         self._write(record)
-        self._open[job_id] = record
+        self._open[job_id, lease] = record
 
     def finished(self, record: Finished) -> None:
         """Notes how the attempt ended, before anything else is done with it.
@@ -63,49 +70,45 @@ class Journal:
             UnavailableError: It could not be noted; the store has to be told all the same.
         """
         line = msgspec.json.encode(record) + b"\n"
-        self._open[record.id] = line
+        self._open[record.id, record.lease] = line
         self._write(line)
 
     def settled(self, records: list[Finished]) -> None:
         """Forgets attempts that the store has."""
         for record in records:
-            self._open.pop(record.id, None)
-        if self._size_bytes > _COMPACT_BYTES:
+            self._open.pop((record.id, record.lease), None)
+        if self._size_bytes > _COMPACT_BYTES and self._file >= 0:
             self._compact()
 
     def close(self, *, keep: bool = False) -> None:
-        """Lets the file go; removes it unless it holds what the store has not got. Idempotent."""
+        """Lets the file go, and the lock with it. Idempotent.
+
+        Args:
+            keep: Leave the file to whoever rescues what its process still holds.
+        """
         if self._file < 0:
             return
-        if not self._open and not keep:
-            self.path.unlink(missing_ok=True)
-        os.close(self._file)
-        self._file = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        self.close()
+        file, self._file = self._file, -1
+        try:
+            if not keep:
+                remove_journal(self.path)
+        finally:
+            os.close(file)
 
     def _write(self, line: bytes) -> None:
         try:
             written = os.write(self._file, line)
             if written < len(line):  # a disk that is filling up takes a part
                 os.ftruncate(self._file, self._size_bytes)
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
-            raise _unavailable(self.path, error) from error
+            raise _not_written(self.path, error.strerror) from error
+        if written < len(line):
+            raise _not_written(self.path, os.strerror(errno.ENOSPC))
         self._size_bytes += written
 
     def _compact(self) -> None:
         """Replaces the file by one with what is still open: whole at every moment."""
-        draft = self.path.with_suffix(".new")
+        draft = _draft(self.path)
         old, old_bytes = self._file, self._size_bytes
         try:
             self._file, self._size_bytes = _create_locked(draft), 0
@@ -116,6 +119,8 @@ class Journal:
             if self._file != old:
                 os.close(self._file)
             self._file, self._size_bytes = old, old_bytes
+            with contextlib.suppress(OSError):
+                draft.unlink(missing_ok=True)
             return
         os.close(old)
 
@@ -124,7 +129,7 @@ class JournalReading(msgspec.Struct, frozen=True):
     """What a journal says.
 
     Attributes:
-        trusted: It is whole: written since the machine's last start.
+        trusted: It is whole: written since the machine's last start, every line of it legible.
         started: The (id, lease) of jobs that went out and have no result.
         finished: The results.
     """
@@ -135,17 +140,27 @@ class JournalReading(msgspec.Struct, frozen=True):
 
 
 def read_journal(path: Path, boot: str) -> JournalReading:
-    """Reads what a process noted; a file that is not there says nothing and is not trusted."""
+    """Reads what a process noted; a file that is not there says nothing and is not trusted.
+
+    A last line that was cut off is no harm: what it was to note had not been done.
+
+    Raises:
+        UnavailableError: The file is there and cannot be read.
+    """
     try:
         lines = path.read_bytes().split(b"\n")
     except FileNotFoundError:
         return JournalReading(trusted=False, started=[], finished=[])
+    except OSError as error:
+        raise _not_read(path, error) from error
+    trusted = boot != "" and lines[0] + b"\n" == _header(boot)
     started: dict[int, int] = {}
     finished: dict[int, Finished] = {}
-    for line in lines[1:-1]:  # the last one is empty, or was cut off
+    for line in lines[1:-1]:
         try:
             record = _decode(line)
-        except msgspec.MsgspecError:  # torn by a power cut
+        except (msgspec.MsgspecError, ValueError):  # nobody knows what it said
+            trusted = False
             continue
         if isinstance(record, Finished):
             finished[record.id] = record
@@ -154,18 +169,28 @@ def read_journal(path: Path, boot: str) -> JournalReading:
             started[record[0]] = record[1]
             finished.pop(record[0], None)
     return JournalReading(
-        trusted=boot != "" and lines[0] + b"\n" == _header(boot),
-        started=list(started.items()),
-        finished=list(finished.values()),
+        trusted=trusted, started=list(started.items()), finished=list(finished.values())
     )
 
 
+def remove_journal(path: Path) -> None:
+    """Removes a journal that nobody needs any more, and a draft that its process left."""
+    _draft(path).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
 def holder_is_dead(path: Path) -> bool:
-    """Whether nobody holds the journal: its process is gone, however it ended."""
+    """Whether nobody holds the journal: its process is gone, however it ended.
+
+    Raises:
+        UnavailableError: The file is there and cannot be opened.
+    """
     try:
-        file = os.open(path, os.O_RDONLY)
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return True
+    except OSError as error:
+        raise _not_read(path, error) from error
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         # It may have been replaced between the two calls; then it is the new file that counts.
@@ -196,12 +221,26 @@ def _header(boot: str) -> bytes:
 
 def _create_locked(path: Path) -> int:
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError:
+        os.close(file)
+        raise
     return file
 
 
-def _unavailable(path: Path, error: OSError) -> UnavailableError:
+def _draft(path: Path) -> Path:
+    return path.with_suffix(".new")
+
+
+def _not_written(path: Path, reason: str) -> UnavailableError:
     return UnavailableError(
-        f"the journal {path} cannot be written: {error.strerror}",
-        hint="free some space; nothing is lost",
+        f"the journal {path} cannot be written: {reason}", hint="free some space; nothing is lost"
+    )
+
+
+def _not_read(path: Path, error: OSError) -> UnavailableError:
+    return UnavailableError(
+        f"the journal {path} cannot be read: {error.strerror}",
+        hint="let the user who started the other processes run this one too",
     )

@@ -3,7 +3,12 @@
 from pathlib import Path
 
 from mailrace.queue.jobs import Finished
-from mailrace.queue.journal import JournalReading, holder_is_dead, read_journal
+from mailrace.queue.journal import (
+    JournalReading,
+    holder_is_dead,
+    read_journal,
+    remove_journal,
+)
 from mailrace.queue.states import JobState, Step
 from mailrace.queue.store import Store
 
@@ -20,7 +25,10 @@ async def rescue_the_dead(store: Store, folder: Path, boot: str, now_ms: int) ->
     cannot be trusted (power cut, deleted): then nobody knows, and all of it is uncertain.
 
     Returns:
-        How many jobs it held beyond what the journal knew.
+        How many jobs they held beyond what their journals knew.
+
+    Raises:
+        UnavailableError: The store or a journal cannot be read.
     """
     rescued = 0
     for process in await store.processes():
@@ -34,7 +42,7 @@ async def rescue_the_dead(store: Store, folder: Path, boot: str, now_ms: int) ->
         if held is not None:
             rescued += held
             if dead:
-                path.unlink(missing_ok=True)
+                remove_journal(path)
     return rescued
 
 

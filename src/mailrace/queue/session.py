@@ -1,5 +1,6 @@
 """One process's standing with the store: its row, its journal, its lease and who renews it."""
 
+import asyncio
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -37,6 +38,7 @@ class Session:
         self.journal = journal
         self._renew = renew
         self._until_s = until_s
+        self._over = False
         self._clock = clock
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._keep_alive, name="mailrace-lease", daemon=True)
@@ -58,11 +60,14 @@ class Session:
 
     @property
     def alive(self) -> bool:
-        return self._clock.monotonic_s() < self._until_s
+        """Whether the leases hold. Once over it stays over: whoever saw that let the jobs go."""
+        if self._clock.monotonic_s() >= self._until_s:
+            self._over = True
+        return not self._over
 
     def expire(self) -> None:
         """Ends the lease on our side: the store no longer knows it."""
-        self._until_s = float("-inf")
+        self._over = True
 
     def departing(self, job: ClaimedJob) -> None:
         """Notes that the job goes out now.
@@ -75,15 +80,17 @@ class Session:
             raise ConflictError(f"the lease of job {job.id} has run out")
         self.journal.started(job.id, job.lease)
 
-    def close(self, *, keep_journal: bool = False) -> None:
+    async def close(self, *, keep_journal: bool) -> None:
         """Stops renewing and lets the journal go. Idempotent.
 
         Args:
-            keep_journal: Leave it to whoever rescues what this session still held.
+            keep_journal: Leave it to whoever rescues what this session still holds. Without it,
+                jobs that were never begun would have to be taken for uncertain.
         """
+        self._over = True
         self._closing.set()
-        self._thread.join()
         self.journal.close(keep=keep_journal)
+        await asyncio.to_thread(self._thread.join)  # it may be waiting for a locked store
 
     def _keep_alive(self) -> None:
         while not self._closing.wait(_RENEW_S):
@@ -92,7 +99,8 @@ class Session:
                 known = self._renew()
             except MailraceError:
                 continue  # the store is out of reach: the lease runs on and may run out
-            if not known or not self.alive:  # once over, it stays over: its jobs were let go
+            if not known:
                 self.expire()
+            if not self.alive:
                 return
             self._until_s = asked_s + LEASE_S

@@ -70,8 +70,12 @@ class Store(Protocol):
         """The twenty most frequent reasons, the most frequent first."""
         ...
 
-    async def retire(self, process_id: int) -> None:
-        """Ends a process that holds nothing any more; one that does is left to be rescued."""
+    async def retire(self, process_id: int) -> bool:
+        """Ends a process that holds nothing any more; one that does is left to be rescued.
+
+        Returns:
+            Whether the process is gone, now or since earlier: nobody needs its journal any more.
+        """
         ...
 
     async def batches(self) -> list[Batch]:

@@ -11,7 +11,13 @@ from typing import Any, Final, Protocol
 from mailrace.errors import MisuseError
 from mailrace.mail.addresses import parse_mailbox
 from mailrace.mail.controls import check_controls, shortened
-from mailrace.mail.encoding import base64_lines, clean_text, quoted_printable_chunk, suits_base64
+from mailrace.mail.encoding import (
+    base64_lines,
+    clean_text,
+    join_chunks,
+    quoted_printable_chunk,
+    suits_base64,
+)
 from mailrace.mail.headers import encode_mailbox, encode_unstructured
 from mailrace.mail.templates import CompiledTemplate
 
@@ -55,13 +61,14 @@ class QuotedPrintableText:
 
     def write(self, names: dict[str, Any], write: Write) -> None:
         known = self._encoded
-        encoded = b""
-        for piece in self.template.pieces(names):
-            if piece:
-                encoded = known.get(piece) or quoted_printable_chunk(piece)
-                write(encoded)
-        if encoded.endswith(b"=\r\n"):
-            write(b"\r\n")
+        join_chunks(
+            [
+                known.get(piece) or quoted_printable_chunk(piece)
+                for piece in self.template.pieces(names)
+                if piece
+            ],
+            write,
+        )
 
 
 class Base64Text:

@@ -15,9 +15,9 @@ _OLDEST = (3, 37, 0)
 _BUSY_S = 30.0
 _FINISHING = """
 CREATE TEMP TABLE finishing (
-    id INTEGER PRIMARY KEY, lease INTEGER, step TEXT, state TEXT, run_at_ms INTEGER,
-    reason TEXT, detail TEXT, at_ms INTEGER
-)
+    id INTEGER, lease INTEGER, step TEXT, state TEXT, run_at_ms INTEGER,
+    reason TEXT, detail TEXT, at_ms INTEGER, PRIMARY KEY (id, lease)
+) WITHOUT ROWID
 """
 
 

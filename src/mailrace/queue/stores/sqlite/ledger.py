@@ -22,7 +22,7 @@ def write_finished(connection: sqlite3.Connection, records: Sequence[Finished]) 
         return 0
     run(connection, "finishing_clear")
     run(connection, "finishing_fill", records=msgspec.json.encode(records).decode())
-    refused = run(connection, "finishing_fence")
+    run(connection, "finishing_fence")
     sums = connection.execute(statement("finishing_sums")).fetchall()
     run(connection, "finish_attempts")
     run(connection, "finish_jobs")
@@ -35,7 +35,7 @@ def write_finished(connection: sqlite3.Connection, records: Sequence[Finished]) 
                 connection, "pace_add",
                 batch_id=batch_id, slice=last_ms // PACE_SLICE_MS, attempts=ended,
             )  # fmt: skip
-    return refused
+    return len(records) - sum(jobs for _, _, jobs, *_ in sums)
 
 
 def shift(connection: sqlite3.Connection, batch_id: int, state: JobState, jobs: int) -> None:

@@ -170,8 +170,12 @@ class SqliteStore:
         write_finished(self._connection, left)
         return len(left)
 
-    async def retire(self, process_id: int) -> None:
-        await self._write(run, self._connection, "process_retire", process_id=process_id)
+    async def retire(self, process_id: int) -> bool:
+        return await self._write(self._retire, process_id)
+
+    def _retire(self, process_id: int) -> bool:
+        run(self._connection, "process_retire", process_id=process_id)
+        return one(self._connection, "process_known", process_id=process_id) is None
 
     async def resend(self, batch_id: int) -> int:
         return await self._write(self._resend, batch_id)
@@ -203,7 +207,7 @@ class SqliteStore:
 
     def _take_slots(self, limit: str, schedule: Schedule, slots: int) -> float:
         next_us = one(self._connection, "limit_select", name=limit) or 0
-        first_s, next_s = schedule.take(next_us / 1e6, now_s=self._clock.unix_s(), slots=slots)
+        first_s, next_s = schedule.take(next_us / 1e6, from_s=self._clock.unix_s(), slots=slots)
         run(self._connection, "limit_update", name=limit, next_slot_us=int(next_s * 1e6))
         return first_s
 
