@@ -63,7 +63,7 @@ def _order(folder: Path, port: int) -> Order:
         subject="{{ name }}, the water is running",
         html=html,
         inline_images=images,
-        unsubscribe_url="https://example.com/unsubscribe/{{ email }}",
+        unsubscribe_url="https://example.com/unsubscribe/{{ email | urlencode }}",
     )
     table = open_table(people)
     return Order(

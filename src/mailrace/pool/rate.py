@@ -16,9 +16,7 @@ _UNITS_S = {
     "day": 86400.0,
     "d": 86400.0,
 }
-_PATTERN = re.compile(
-    r"\s*(\d{1,9})\s*/\s*(\d{1,9})?\s*([a-z]+)\s*", re.IGNORECASE | re.ASCII
-)
+_PATTERN = re.compile(r"\s*(\d{1,9})\s*/\s*(\d{1,9})?\s*([a-z]+)\s*", re.IGNORECASE | re.ASCII)
 
 # Arrivals at the far side jitter a little, and it is the far side that counts: the schedule is
 # stretched by this share of the window so that the jitter stays inside the limit.

@@ -63,7 +63,11 @@ class Handler(Protocol):
 
 
 def finished(job: ClaimedJob, result: Result, retry: RetrySchedule, now_ms: int) -> Finished:
-    """What the ledger is told: a retry becomes a failure when there are no attempts left."""
+    """What the ledger is told: a retry becomes a failure when there are no attempts left.
+
+    Raises:
+        ConflictError: The result's step is none that an attempt can end with.
+    """
     step, run_at_ms = result.step, None
     if step is Step.RETRY:
         delay_s = retry.delay_s(job.attempt)
@@ -72,7 +76,8 @@ def finished(job: ClaimedJob, result: Result, retry: RetrySchedule, now_ms: int)
         else:
             run_at_ms = now_ms + int(delay_s * 1000)
     state = after(JobState.RUNNING, step)
-    return Finished(job.id, job.lease, step, state, run_at_ms, result.reason, result.detail, now_ms)
+    reason, detail = _storable(result.reason), _storable(result.detail)
+    return Finished(job.id, job.lease, step, state, run_at_ms, reason, detail, now_ms)
 
 
 def released(job: ClaimedJob, now_ms: int) -> Finished:
@@ -80,3 +85,8 @@ def released(job: ClaimedJob, now_ms: int) -> Finished:
     return Finished(
         job.id, job.lease, Step.RELEASE, after(JobState.RUNNING, Step.RELEASE), at_ms=now_ms
     )
+
+
+def _storable(text: str) -> str:
+    """The text without lone surrogates (file names that are not UTF-8): nothing encodes them."""
+    return text if text.isascii() else text.encode(errors="backslashreplace").decode()

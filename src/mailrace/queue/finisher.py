@@ -25,23 +25,29 @@ class Finisher:
         self._clock = clock
         self._waiting: list[tuple[Session, Finished]] = []
         self._some = asyncio.Event()
-        self._none = asyncio.Event()
-        self._none.set()
+        self._resting = asyncio.Event()
+        self._resting.set()
         self.trouble: UnavailableError | None = None
         self.refused = 0
 
     def add(self, session: Session, record: Finished) -> None:
         self._waiting.append((session, record))
         self._some.set()
-        self._none.clear()
+        self._resting.clear()
 
     @property
     def pending(self) -> int:
         return len(self._waiting)
 
     async def settled(self) -> None:
-        """Returns when the store has everything."""
-        await self._none.wait()
+        """Returns when the store has everything.
+
+        Raises:
+            UnavailableError: The store is out of reach; `run` goes on trying.
+        """
+        await self._resting.wait()
+        if self.trouble is not None:
+            raise self.trouble
 
     async def run(self) -> None:
         """Writes until it is cancelled."""
@@ -53,6 +59,7 @@ class Finisher:
                 await self._flush()
             except UnavailableError as error:
                 self.trouble = error
+                self._resting.set()
                 await self._clock.sleep_s(_RETRY_S)
 
     async def _flush(self) -> None:
@@ -62,6 +69,8 @@ class Finisher:
         del self._waiting[: len(part)]
         for session in {session for session, _ in part}:
             session.journal.settled([record for owner, record in part if owner is session])
-        if not self._waiting:
+        if self._waiting:
+            self._resting.clear()
+        else:
             self._some.clear()
-            self._none.set()
+            self._resting.set()

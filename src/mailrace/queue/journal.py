@@ -233,7 +233,7 @@ def _draft(path: Path) -> Path:
     return path.with_suffix(".new")
 
 
-def _not_written(path: Path, reason: str) -> UnavailableError:
+def _not_written(path: Path, reason: str | None) -> UnavailableError:
     return UnavailableError(
         f"the journal {path} cannot be written: {reason}", hint="free some space; nothing is lost"
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 from uuid import UUID
 
 from mailrace.clock import Clock
-from mailrace.errors import ConflictError
+from mailrace.errors import ConflictError, MailraceError, MisuseError
 from mailrace.pool import Limiter, RetrySchedule
 from mailrace.queue.attempts import Handler, released
 from mailrace.queue.feed import Feed
@@ -51,6 +51,10 @@ class RunnerSettings:
     workers: int = 5
     retry: RetrySchedule = field(default_factory=RetrySchedule)
     wait: bool = True
+
+    def __post_init__(self) -> None:
+        if self.workers < 1:
+            raise MisuseError(f"{self.workers} workers do nothing", hint="give at least 1")
 
 
 class Runner:
@@ -109,20 +113,29 @@ class Runner:
         Cancelling it stops at once: what was handed over without a reply becomes uncertain.
 
         Raises:
-            UnavailableError: The store cannot be used. What is known stays in the journal.
+            UnavailableError: The store cannot be used. What is in flight is finished first, and
+                what is known stays in the journal.
         """
         finisher = asyncio.create_task(self.finisher.run(), name="finisher")
         workers = [
             asyncio.create_task(self._workers.work(number), name=f"worker-{number}")
             for number in range(1, self._settings.workers + 1)
         ]
+        for part in (finisher, *workers):
+            part.add_done_callback(self._stop_after_fault)
         try:
             await self._fill()
-            self._feed.close()
-            await asyncio.gather(*workers)
+            await self._let_finish(workers)
+        except MailraceError:
+            await self._let_finish(workers)
+            raise
         finally:
             await self._wind_up(workers, finisher)
         return self._end or End.ALL_FINAL
+
+    def _stop_after_fault(self, part: asyncio.Task[None]) -> None:
+        if not part.cancelled() and part.exception() is not None:
+            self.stop()
 
     async def _fill(self) -> None:
         """Keeps the feed supplied until there is nothing left to do."""
@@ -133,7 +146,14 @@ class Runner:
                 await self._until_woken()
             elif not await self._claim():
                 await self._look_around()
-            self._end = self._end or self._stuck()
+            self._end_if_stuck()
+
+    async def _let_finish(self, workers: list[asyncio.Task[None]]) -> None:
+        self._stopping.set()
+        self._feed.close()
+        await asyncio.wait(workers)
+        for worker in workers:
+            worker.result()
 
     async def _live_session(self) -> None:
         """Opens a session, and a new one where the old one's leases have run out."""
@@ -142,7 +162,8 @@ class Runner:
             return
         if session is not None:
             self._feed.drain()  # somebody else may have these by now
-            session.close(keep_journal=True)
+            gone = await self._store.retire(session.process_id)
+            await session.close(keep_journal=not gone)
         self._workers.session = await Session.open(
             self._store, self._settings.journals, self._boot, self._names(), self._clock
         )
@@ -159,28 +180,32 @@ class Runner:
         assert self._workers.session is not None
         wanted = self._feed.wanted(self._clock.monotonic_s())
         process_id = self._workers.session.process_id
+        claiming = asyncio.create_task(self._store.claim(process_id, self._batch_id, wanted))
         try:
-            jobs = await self._store.claim(process_id, self._batch_id, wanted)
+            jobs = await asyncio.shield(claiming)
         except ConflictError:
             self._workers.session.expire()
             return True
+        except asyncio.CancelledError:
+            with contextlib.suppress(MailraceError):  # what the store gave us is to be handed back
+                self._feed.add(await claiming, self._clock.monotonic_s())
+            raise
         self._feed.add(jobs, self._clock.monotonic_s())
         return bool(jobs)
 
     async def _until_woken(self) -> None:
         """Until the feed runs low, a worker is stuck or the run is to stop; not much longer."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_RESCUE_S):
-                await self._wake.wait()
+        await pause(_RESCUE_S, self._wake, self._clock)
         self._wake.clear()
 
-    def _stuck(self) -> End | None:
-        """The reason to end before everything is done, if there is one."""
+    def _end_if_stuck(self) -> None:
+        """Ends before everything is done if there is a reason to."""
+        if self._end is not None:
+            return
         if self.tally.rejected:
-            return End.REJECTED
-        if self.tally.paused == self._settings.workers and not self._settings.wait:
-            return End.LEFT
-        return None
+            self._end = End.REJECTED
+        elif self.tally.paused == self._settings.workers and not self._settings.wait:
+            self._end = End.LEFT
 
     async def _look_around(self) -> None:
         """Nothing can be claimed: end, or wait until something can."""
@@ -211,34 +236,31 @@ class Runner:
         self._feed.close()
         for worker in workers:
             worker.cancel()
-        await asyncio.gather(*workers, return_exceptions=True)
-        session = self._workers.session
+        session, gone = self._workers.session, False
         try:
+            await asyncio.gather(*workers, return_exceptions=True)
             if session is not None:
-                await self._settle(session, finisher)
+                gone = await self._settle(session, finisher)
         finally:
             finisher.cancel()
             await asyncio.gather(finisher, return_exceptions=True)
             if session is not None:
-                session.close()
+                await session.close(keep_journal=not gone)
 
-    async def _settle(self, session: Session, finisher: asyncio.Task[None]) -> None:
+    async def _settle(self, session: Session, finisher: asyncio.Task[None]) -> bool:
+        """Tells the store everything; whether it has nothing more to ask this process."""
         now_ms = int(self._clock.unix_s() * 1000)
         for job in self._feed.drain():
             self.finisher.add(session, released(job, now_ms))
         settled = asyncio.create_task(self.finisher.settled())
         try:
-            while not settled.done():
-                await asyncio.wait(
-                    {settled, finisher}, timeout=_LOOK_S, return_when=asyncio.FIRST_COMPLETED
-                )
-                if finisher.done():
-                    finisher.result()
-                if self.finisher.trouble is not None:
-                    raise self.finisher.trouble
+            await asyncio.wait({settled, finisher}, return_when=asyncio.FIRST_COMPLETED)
+            if finisher.done():
+                finisher.result()
+            settled.result()
         finally:
             settled.cancel()
-        await self._store.retire(session.process_id)
+        return await self._store.retire(session.process_id)
 
 
 def _only_retries(report: BatchReport) -> bool:

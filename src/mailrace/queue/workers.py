@@ -1,13 +1,15 @@
 """The workers of a run: each does one attempt after the other and reports what came of it."""
 
 import asyncio
+import contextlib
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mailrace.clock import Clock
 from mailrace.errors import ConflictError, MailraceError, RejectedError, UnavailableError
 from mailrace.pool import Limiter, RetrySchedule
-from mailrace.queue.attempts import Gate, Handler, Result, finished
+from mailrace.queue.attempts import Gate, Handler, Result, finished, released
 from mailrace.queue.feed import Feed
 from mailrace.queue.finisher import Finisher
 from mailrace.queue.jobs import ClaimedJob, Finished
@@ -94,45 +96,66 @@ class Workers:
         session = self.session
         if session is None or not session.alive:
             return True  # the lease is gone, and with it the job
-        gate = Gate(job, self._limiter, session)
         self.tally.in_hand += 1
         try:
-            result = await self._handler(job, gate)
-        except UnavailableError as error:
-            self._hand_back(job, error)
-            return False
-        except RejectedError as error:
-            self._hand_back(job, error)
-            self.tally.rejected = True
-            return False
-        except ConflictError:
-            return True  # the lease ran out on the way; whoever has it now goes on
-        except asyncio.CancelledError:
-            self._abandon(session, job, committed=gate.committed)
-            raise
-        except Exception as error:  # noqa: BLE001 - any fault of a handler is its job's outcome
-            result = _fault(error, committed=gate.committed)
-        else:
-            self.tally.trouble = None
+            return await self._handle(session, job, number)
         finally:
             self.tally.in_hand -= 1
-        self._finish(session, job, result, number)
+
+    async def _handle(self, session: Session, job: ClaimedJob, number: int) -> bool:
+        gate = Gate(job, self._limiter, session)
+        try:
+            result = await self._handler(job, gate)
+            record = self._record(job, result)
+        except (UnavailableError, RejectedError) as error:
+            self._hand_back(session, job, error, committed=gate.committed)
+            return False
+        except asyncio.CancelledError as error:
+            if _is_cancelled():
+                self._abandon(session, job, number, committed=gate.committed)
+                raise
+            result = _fault(error, committed=gate.committed)  # something of the handler's own
+            record = self._record(job, result)
+        except Exception as error:  # noqa: BLE001 - any fault of a handler is its job's outcome
+            if isinstance(error, ConflictError) and not session.alive:
+                return True  # the lease ran out on the way; whoever has it now goes on
+            result = _fault(error, committed=gate.committed)
+            record = self._record(job, result)
+        else:
+            self.tally.trouble = None
+        self._finish(session, job, result, record, number)
         return True
 
-    def _hand_back(self, job: ClaimedJob, error: MailraceError) -> None:
-        self._feed.give_back(job)
+    def _hand_back(
+        self, session: Session, job: ClaimedJob, error: MailraceError, *, committed: bool
+    ) -> None:
         self.tally.trouble = error
+        self.tally.rejected = self.tally.rejected or isinstance(error, RejectedError)
+        if committed:  # the journal says that it went out, and the handler that nothing was done
+            with contextlib.suppress(UnavailableError):
+                session.journal.finished(released(job, self._now_ms()))
+        self._put_back(session, job)
 
-    def _abandon(self, session: Session, job: ClaimedJob, *, committed: bool) -> None:
+    def _abandon(self, session: Session, job: ClaimedJob, number: int, *, committed: bool) -> None:
         if committed:
             lost = Result(Step.LOSE, "no reply", "stopped before a reply was seen")
-            self._finish(session, job, lost, 0)
+            self._finish(session, job, lost, self._record(job, lost), number)
         else:
+            self._put_back(session, job)
+
+    def _put_back(self, session: Session, job: ClaimedJob) -> None:
+        if session.alive:  # or the job would go out under a lease that is not its own
             self._feed.give_back(job)
 
-    def _finish(self, session: Session, job: ClaimedJob, result: Result, number: int) -> None:
-        now_ms = int(self._clock.unix_s() * 1000)
-        record = finished(job, result, self._retry, now_ms)
+    def _record(self, job: ClaimedJob, result: Result) -> Finished:
+        return finished(job, result, self._retry, self._now_ms())
+
+    def _now_ms(self) -> int:
+        return int(self._clock.unix_s() * 1000)
+
+    def _finish(
+        self, session: Session, job: ClaimedJob, result: Result, record: Finished, number: int
+    ) -> None:
         try:
             session.journal.finished(record)
         except UnavailableError as error:  # the store is told all the same
@@ -164,6 +187,12 @@ async def pause(seconds: float, stopping: asyncio.Event, clock: Clock) -> None:
         stop.cancel()
 
 
-def _fault(error: Exception, *, committed: bool) -> Result:
+def _is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _fault(error: BaseException, *, committed: bool) -> Result:
     step = Step.LOSE if committed else Step.FAIL
-    return Result(step, f"fault: {type(error).__name__}", str(error))
+    detail = traceback.format_exception_only(error)[-1].strip()
+    return Result(step, f"fault: {type(error).__name__}", detail)

@@ -5,11 +5,15 @@ from dataclasses import replace
 
 import pytest
 
-from mailrace.errors import UnavailableError
+from mailrace.errors import RejectedError, UnavailableError
 from mailrace.mail.message import Answer, Reply, Stage
-from mailrace.mail.providers.smtp import SmtpMailer
+from mailrace.mail.providers.smtp import SmtpMailer, Tls
+from mailrace.mail.providers.smtp.connection import Connection
+from mailrace.mail.providers.smtp.failures import LostError
+from mailrace.mail.providers.smtp.handshake import Handshake
+from mailrace.mail.providers.smtp.states import State
 from tests.support.smtp_script import CHUNKED, PLAIN, STEPWISE, Act, ScriptServer, Stop
-from tests.support.smtp_values import OpenGate, message, settings
+from tests.support.smtp_values import FakeClock, OpenGate, message, settings
 
 TAKEN = Answer(Stage.BODY, Reply(250, "2.0.0", "taken"))
 UNKNOWN = Answer(Stage.BODY, None)
@@ -18,7 +22,9 @@ BUSY = b"421 4.3.2 closing\r\n"
 FORMS = pytest.mark.parametrize(
     "extensions", [PLAIN, CHUNKED, STEPWISE], ids=["grouped", "chunked", "steps"]
 )
-ENDS = pytest.mark.parametrize("end", [*Stop, BUSY], ids=str)
+ENDS = pytest.mark.parametrize(
+    "end", [Stop.CLOSE, Stop.RESET, Stop.STALL, Stop.CONFUSED, BUSY], ids=str
+)
 
 
 def _patience(server: ScriptServer, end: Act) -> SmtpMailer:
@@ -45,7 +51,7 @@ def _is_uncertain(stage: str, extensions: tuple[str, ...], *, proven: bool) -> b
 
 @FORMS
 @ENDS
-@pytest.mark.parametrize("stage", ["MAIL", "RCPT", "DATA", "CONTENT", "BODY"])
+@pytest.mark.parametrize("stage", ["MAIL", "RCPT", "DATA", "BODY"])
 @pytest.mark.parametrize("kept", [False, True], ids=["fresh", "kept"])
 async def test_an_end_at_every_stage(
     extensions: tuple[str, ...], end: Act, stage: str, kept: bool
@@ -235,3 +241,58 @@ async def test_cancelled_while_the_limit_is_waited_for() -> None:
                 await sending
             assert await mailer.send(message(), OpenGate()) == (TAKEN,)
     assert server.verbs.count("MAIL") == 1
+
+
+class _Transport(asyncio.Transport):
+    """Takes what is written."""
+
+    def __init__(self) -> None:
+        super().__init__({"sockname": ("127.0.0.1", 1)})
+        self.written = b""
+        self.closed = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written += data
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def abort(self) -> None:
+        self.closed = True
+
+
+def _receive(connection: Connection, data: bytes) -> None:
+    buffer = connection.get_buffer(-1)
+    buffer[: len(data)] = data
+    connection.buffer_updated(len(data))
+
+
+async def test_a_refusal_is_read_though_the_end_came_with_it() -> None:
+    """Under TLS both come in one call of the event loop, before anybody wakes up."""
+    tuned = settings(25)
+    connection = Connection(tuned, FakeClock(), lambda _: None)
+    connection.connection_made(_Transport())
+    _receive(connection, b"554 5.7.1 blocked\r\n")
+    connection.eof_received()
+    handshake = Handshake(
+        tuned, connection.machine, hello="me.example", encrypted=False, tls=Tls.OFF
+    )
+    reply = await connection.reply(1)
+    with pytest.raises(RejectedError, match="blocked"):
+        handshake.receive(*reply)
+    with pytest.raises(LostError):
+        await connection.reply(1)
+    connection.abort("done")
+    assert connection.machine.state is State.CLOSED
+
+
+async def test_what_comes_unasked_ends_a_waiting_connection() -> None:
+    for stray in (b"250 surprise\r\n", b"2", b"421 4.3.2 bye\r\n", b"\xff\n"):
+        connection = Connection(settings(25), FakeClock(), lambda _: None)
+        connection.connection_made(_Transport())
+        connection.machine.state = State.READY
+        assert connection.usable
+        _receive(connection, stray)
+        assert not connection.usable
+        with pytest.raises(LostError):
+            await connection.transact(message(), "", OpenGate())

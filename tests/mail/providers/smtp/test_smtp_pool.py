@@ -136,6 +136,7 @@ async def test_close_does_not_wait_for_ever() -> None:
         mailer = SmtpMailer(tuned)
         assert await mailer.send(message(), OpenGate()) == (TAKEN,)
         server.always("QUIT", Stop.STALL)
+        server.forget()
         server.on("BODY", Stop.STALL)
         idle = asyncio.ensure_future(mailer.send(message(), OpenGate()))
         await server.reached("BODY")

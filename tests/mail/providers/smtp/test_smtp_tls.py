@@ -111,7 +111,7 @@ async def test_a_handshake_that_fails(certificates: Certificates, stop: bytes | 
         tuned = settings(1).timeouts
         patience = type(tuned)(connect_s=0.1, quit_s=1)
         for tls in (Tls.REQUIRED, Tls.OPPORTUNISTIC):
-            server.on("STARTTLS", (b"220 go\r\n", stop, Stop.STALL) if stop != b"" else b"")
+            server.on("STARTTLS", (b"220 go\r\n", Stop.LISTEN, stop, Stop.STALL))
             ours = settings(server.port, tls=tls, ca_file=certificates.ca_file, timeouts=patience)
             async with SmtpMailer(ours) as mailer:
                 if tls is Tls.REQUIRED:

@@ -24,6 +24,10 @@ BLOCK_BYTES: Final = 65_536
 # a message written into one would be uncertain. At any useful rate a connection is busier than it.
 HEARD_WITHIN_S: Final = 1.0
 
+# A reply or a group of them. A plain Protocol would have asyncio allocate 256 KiB for every read,
+# which takes several times as long as the read (benchmarks/smtp.py).
+_BUFFER_BYTES: Final = 4096
+
 _OUT_OF_TURN: Final = "the server spoke out of turn"
 
 
@@ -66,12 +70,13 @@ class Connection(asyncio.BufferedProtocol):
         self._gate: Gate
         self._content = b""
         self._offset = 0
-        self._buffer = memoryview(bytearray(4096))
+        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._blocked = False  # the transport's buffer is full
         self._proven = False  # the server has taken a message on this connection
         self._dirty = False  # the server may still hold a transaction: RSET first
         self._heard_s = float("-inf")
-        self._reason = ""
+        self._gone = False
+        self._reason = "the connection is closing"
 
     @property
     def usable(self) -> bool:
@@ -312,17 +317,21 @@ class Connection(asyncio.BufferedProtocol):
                     self._reader.set_result(None)
 
     def _check_alive(self) -> None:
-        if self.machine.state is State.CLOSED or self._transport.is_closing():
+        if self._gone or self._transport.is_closing():
             raise self._lost()
 
     def _lost(self) -> LostError:
         return LostError(f"lost the connection to {self._settings.address}: {self._reason}")
 
     def _end(self, reason: str) -> None:
+        if not self._gone:
+            self._gone = True
+            self._reason = reason
+            if self._inbox:
+                return  # a refusal with the end right behind it is still to be read
         if self.machine.state is State.CLOSED:
             return
         self.machine.take(Step.LOSE)
-        self._reason = reason
         if self._reader is not None and not self._reader.done():
             self._reader.set_exception(self._lost())
         if self._transaction is not None:

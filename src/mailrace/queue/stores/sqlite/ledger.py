@@ -35,7 +35,8 @@ def write_finished(connection: sqlite3.Connection, records: Sequence[Finished]) 
                 connection, "pace_add",
                 batch_id=batch_id, slice=last_ms // PACE_SLICE_MS, attempts=ended,
             )  # fmt: skip
-    return len(records) - sum(jobs for _, _, jobs, *_ in sums)
+    written: int = sum(jobs for _, _, jobs, *_ in sums)
+    return len(records) - written
 
 
 def shift(connection: sqlite3.Connection, batch_id: int, state: JobState, jobs: int) -> None:

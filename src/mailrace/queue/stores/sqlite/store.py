@@ -138,6 +138,9 @@ class SqliteStore:
         taken = run(
             connection, "claim", lease=lease, process_id=process_id, batch_id=batch_id, limit=limit
         )
+        if not taken:
+            return "[]"  # nothing written, so nothing to sync: idle processes ask often
+        run(connection, "lease_take", lease=lease)
         shift(connection, batch_id, JobState.RETRYABLE, -due)
         shift(connection, batch_id, JobState.AVAILABLE, due - taken)
         shift(connection, batch_id, JobState.RUNNING, taken)

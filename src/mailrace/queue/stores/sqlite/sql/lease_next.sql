@@ -1,2 +1,2 @@
--- lock: write; index: sequences.name
-UPDATE sequences SET value = value + 1 WHERE name = 'lease' RETURNING value
+-- lock: none (inside the write of claim); index: sequences.name
+SELECT value + 1 FROM sequences WHERE name = 'lease'

@@ -1,0 +1,230 @@
+"""The waiting room in front of a rate, in virtual time."""
+
+import asyncio
+
+import pytest
+
+from mailrace.clock import Clock
+from mailrace.pool import NoLimit, Rate, RateLimiter, Schedule, SharedRateLimiter
+from tests.pool.test_rate import most_in_a_window
+from tests.support.clock import VirtualClock, settle
+
+
+class Keeper:
+    """The state that processes share; an answer takes as long as a commit."""
+
+    def __init__(self, clock: Clock, answer_s: float = 0.004) -> None:
+        self._clock = clock
+        self._answer_s = answer_s
+        self._next_slot_s = 0.0
+        self.asked = 0
+
+    async def __call__(self, schedule: Schedule, slots: int) -> float:
+        self.asked += 1
+        first_s, self._next_slot_s = schedule.take(
+            self._next_slot_s, from_s=self._clock.unix_s(), slots=slots
+        )
+        await self._clock.sleep_s(self._answer_s)
+        return first_s
+
+
+def make(kind: str, rate: Rate, clock: Clock) -> RateLimiter:
+    if kind == "shared":
+        return SharedRateLimiter(rate, clock, Keeper(clock))
+    return RateLimiter(rate, clock)
+
+
+async def depart(
+    limiter: RateLimiter, clock: Clock, departures: int, *, waiters: int, busy_s: float = 0.0
+) -> list[float]:
+    times_s: list[float] = []
+    left = iter(range(departures))
+
+    async def waiter() -> None:
+        for _ in left:
+            await limiter.wait()
+            times_s.append(clock.monotonic_s())
+            await clock.sleep_s(busy_s)
+
+    await asyncio.gather(*(waiter() for _ in range(waiters)))
+    return times_s
+
+
+@pytest.mark.parametrize("kind", ["own", "shared"])
+@pytest.mark.parametrize("waiters", [1, 50])
+async def test_a_thousand_at_a_hundred_a_second_take_ten_seconds(kind: str, waiters: int) -> None:
+    clock = VirtualClock(auto=True)
+    limiter = make(kind, Rate(100, 1.0), clock)
+    times_s = await depart(limiter, clock, 1000, waiters=waiters)
+    assert 10.0 <= times_s[-1] - times_s[0] <= 11.0
+    assert most_in_a_window(times_s, 1.0) <= 100
+    assert limiter.waiting == 0
+
+
+@pytest.mark.parametrize("kind", ["own", "shared"])
+@pytest.mark.parametrize("rate", [Rate(3, 60.0), Rate(100, 1.0), Rate(5000, 1.0)])
+async def test_a_burst_after_a_rest_stays_within_the_limit(kind: str, rate: Rate) -> None:
+    clock = VirtualClock(auto=True)
+    limiter = make(kind, rate, clock)
+    times_s = await depart(limiter, clock, rate.count, waiters=20)
+    await clock.sleep_s(10 * rate.window_s)
+    times_s += await depart(limiter, clock, 2 * rate.count, waiters=20)
+    assert len(times_s) == 3 * rate.count
+    assert most_in_a_window(times_s, rate.window_s) <= rate.count
+
+
+@pytest.mark.parametrize("kind", ["own", "shared"])
+@pytest.mark.parametrize("rate", ["1/h", "10/min", "10/s"])
+async def test_the_first_departure_does_not_wait(kind: str, rate: str) -> None:
+    clock = VirtualClock(auto=True)
+    await make(kind, Rate.parse(rate), clock).wait()
+    assert clock.monotonic_s() < 0.01
+
+
+@pytest.mark.parametrize("kind", ["own", "shared"])
+async def test_a_limit_that_does_not_bind_costs_no_time(kind: str) -> None:
+    clock = VirtualClock(auto=True)
+    await depart(make(kind, Rate(10, 1.0), clock), clock, 20, waiters=1, busy_s=0.2)
+    assert clock.monotonic_s() < 20 * 0.21
+
+
+@pytest.mark.parametrize("kind", ["own", "shared"])
+async def test_departures_go_in_the_order_of_the_calls(kind: str) -> None:
+    clock = VirtualClock(auto=True)
+    limiter, order = make(kind, Rate(10, 1.0), clock), list[int]()
+
+    async def waiter(number: int) -> None:
+        await limiter.wait()
+        order.append(number)
+
+    await asyncio.gather(*map(waiter, range(30)))
+    assert order == list(range(30))
+
+
+@pytest.mark.parametrize("kind", ["own", "shared"])
+async def test_cancelled_waiters_use_no_slot(kind: str) -> None:
+    clock = VirtualClock(auto=True)
+    limiter = make(kind, Rate(10, 1.0), clock)
+    await limiter.wait()
+    first = clock.monotonic_s()
+    waiters = [asyncio.create_task(limiter.wait()) for _ in range(50)]
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert limiter.waiting == 50
+    for waiter in waiters[:-1]:
+        waiter.cancel()
+    await waiters[-1]
+    await asyncio.gather(*waiters, return_exceptions=True)
+    # A slice that was being fetched for a cancelled waiter is lost, and no more than that.
+    assert clock.monotonic_s() - first < 0.25
+    assert limiter.waiting == 0
+
+
+@pytest.mark.parametrize("waiters", [1, 50])
+async def test_processes_hold_a_shared_limit_together(waiters: int) -> None:
+    """Each process has a clock of its own: the same wall time, another monotonic one."""
+    clock = VirtualClock(auto=True)
+    keeper = Keeper(clock)
+    limiters = [
+        SharedRateLimiter(Rate(200, 1.0), Offset(clock, hours * 3600), keeper)
+        for hours in (0, 1, -5, 1000)
+    ]
+    departures = await asyncio.gather(
+        *(depart(limiter, clock, 300, waiters=waiters) for limiter in limiters)
+    )
+    times_s = [time_s for times_s in departures for time_s in times_s]
+    assert most_in_a_window(times_s, 1.0) <= 200
+    assert 6.0 <= max(times_s) - min(times_s) <= 6.8
+
+
+@pytest.mark.parametrize("kind", ["own", "shared"])
+async def test_timers_that_fire_late_cost_no_throughput(kind: str) -> None:
+    clock = VirtualClock(auto=True)
+    limiter = make(kind, Rate(100, 1.0), Late(clock))
+    times_s = await depart(limiter, clock, 1000, waiters=10)
+    assert 10.0 <= times_s[-1] - times_s[0] <= 11.0
+    assert most_in_a_window(times_s, 1.0) <= 100
+
+
+class Late:
+    """The clock of a busy machine."""
+
+    def __init__(self, clock: VirtualClock) -> None:
+        self._clock = clock
+        self.monotonic_s = clock.monotonic_s
+        self.unix_s = clock.unix_s
+
+    async def sleep_s(self, seconds: float) -> None:
+        await self._clock.sleep_s(seconds + 0.003)
+
+
+class Offset:
+    """The clock of another process of the same machine."""
+
+    def __init__(self, clock: VirtualClock, offset_s: float) -> None:
+        self._clock = clock
+        self._offset_s = offset_s
+
+    def monotonic_s(self) -> float:
+        return self._clock.monotonic_s() + self._offset_s
+
+    def unix_s(self) -> float:
+        return self._clock.unix_s()
+
+    async def sleep_s(self, seconds: float) -> None:
+        await self._clock.sleep_s(seconds)
+
+
+async def test_a_slot_used_too_late_is_lost() -> None:
+    clock = VirtualClock()
+    keeper = Keeper(clock, answer_s=0.0)
+    limiter = SharedRateLimiter(Rate(100, 1.0), clock, keeper)
+    await limiter.wait()
+    clock.move_to(30.0)  # the process stood still
+    late = asyncio.create_task(depart(limiter, clock, 300, waiters=300))
+    await settle()
+    # The rest of the old slice is gone; what goes at once is inside the grace of the new one.
+    assert 1 <= 300 - limiter.waiting <= 3
+    await clock.advance(1.0)
+    assert 300 - limiter.waiting <= 100
+    late.cancel()
+    await asyncio.gather(late, return_exceptions=True)
+    await settle()
+
+
+async def test_a_slow_keeper_costs_departures_and_breaks_no_limit() -> None:
+    clock = VirtualClock(auto=True)
+    limiter = SharedRateLimiter(Rate(100, 1.0), clock, Keeper(clock, answer_s=0.05))
+    times_s = await depart(limiter, clock, 500, waiters=10)
+    assert most_in_a_window(times_s, 1.0) <= 100
+
+
+async def test_slices_spare_the_keeper() -> None:
+    clock = VirtualClock(auto=True)
+    keeper = Keeper(clock)
+    await depart(SharedRateLimiter(Rate(1000, 1.0), clock, keeper), clock, 1000, waiters=10)
+    assert keeper.asked <= 12
+
+
+async def test_a_keeper_that_fails_fails_its_waiter_only() -> None:
+    clock = VirtualClock(auto=True)
+    keeper = Keeper(clock)
+    failures = iter([OSError("gone")])
+
+    async def failing(schedule: Schedule, slots: int) -> float:
+        for failure in failures:
+            raise failure
+        return await keeper(schedule, slots)
+
+    limiter = SharedRateLimiter(Rate(100, 1.0), clock, failing)
+    with pytest.raises(OSError, match="gone"):
+        await limiter.wait()
+    await limiter.wait()
+    assert limiter.waiting == 0
+
+
+async def test_no_limit_lets_everything_go() -> None:
+    limit = NoLimit()
+    for _ in range(1000):
+        await limit.wait()
+    assert limit.waiting == 0
