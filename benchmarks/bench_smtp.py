@@ -1,7 +1,7 @@
 """Messages a second of the SMTP client alone, over 20 connections, ready-made bytes of 2 KB.
 
-Beside it in the same run: a bare pipelined conversation, which is the limit; `smtp-source`, which is C
-but waits for each reply; aiosmtplib with the same bytes, and with an `EmailMessage` built for
+Beside it in the same run: a bare pipelined conversation, which is the limit; `smtp-source`, which
+is C but waits for each reply; aiosmtplib with the same bytes, and with an `EmailMessage` built for
 each message as programs usually do.
 """
 
@@ -13,10 +13,10 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from email.message import EmailMessage
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiosmtplib
-from loops import loop_factory
+from loops import LOOPS, default_loop, loop_factory
 from sinks import program, smtp_sink
 from stats import Figure, figure, interleaved, table
 
@@ -33,6 +33,7 @@ _HEAD = (
     "MIME-Version: 1.0\r\nContent-Type: text/plain; charset=utf-8\r\n\r\n"
 )
 _SIZE_BYTES = 2048
+_LIMIT_S = 120
 BODY = (_LINE + "\r\n") * 40
 CONTENT = (_HEAD + BODY)[: _SIZE_BYTES - 2].rstrip("\r\n").encode() + b"\r\n"
 
@@ -115,8 +116,7 @@ class Bare(asyncio.Protocol):
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
         self._awaited = 1
 
     def data_received(self, data: bytes) -> None:
@@ -157,14 +157,14 @@ class Bare(asyncio.Protocol):
 
 
 async def _workers(worker: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    async with asyncio.TaskGroup() as group:
+    async with asyncio.timeout(_LIMIT_S), asyncio.TaskGroup() as group:
         for _ in range(CONNECTIONS):
             group.create_task(worker())
 
 
-def rate(run: Run, port: int, messages: int) -> float:
+def rate(run: Run, port: int, messages: int, loop: str) -> float:
     """Messages a second of one contestant, connections and all."""
-    with asyncio.Runner(loop_factory=loop_factory()) as runner:
+    with asyncio.Runner(loop_factory=loop_factory(loop)) as runner:
         begin = time.perf_counter()
         runner.run(run(port, iter(range(messages))))
         return messages / (time.perf_counter() - begin)
@@ -178,20 +178,20 @@ def rate_of_smtp_source(port: int, messages: int) -> float:
         envelope = ["-f", SENDER, "-t", "you@example.net", "-F", str(content)]
         command = [program("smtp-source"), *sessions, *envelope, f"inet:{HOST}:{port}"]
         begin = time.perf_counter()
-        subprocess.run(command, check=True)
+        subprocess.run(command, check=True, timeout=_LIMIT_S)
         return messages / (time.perf_counter() - begin)
 
 
-def measure(*, runs: int = 5, messages: int = 20_000) -> list[Figure]:
+def measure(*, runs: int = 5, messages: int = 20_000, loop: str) -> list[Figure]:
     """Five contestants in turn. The slow ones send fewer messages, for as long a time."""
     with smtp_sink() as port:
         values = interleaved(
             {
-                "ours": lambda: rate(ours, port, messages),
-                "limit": lambda: rate(limit, port, messages),
+                "ours": lambda: rate(ours, port, messages, loop),
+                "limit": lambda: rate(limit, port, messages, loop),
                 "source": lambda: rate_of_smtp_source(port, messages),
-                "bytes": lambda: rate(aiosmtplib_with_bytes, port, messages // 5),
-                "email": lambda: rate(aiosmtplib_with_email_message, port, messages // 20),
+                "bytes": lambda: rate(aiosmtplib_with_bytes, port, messages // 5, loop),
+                "email": lambda: rate(aiosmtplib_with_email_message, port, messages // 20, loop),
             },
             runs,
         )
@@ -218,8 +218,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--messages", type=int, default=20_000)
-    arguments = parser.parse_args()
-    print(table(measure(runs=arguments.runs, messages=arguments.messages)))
+    parser.add_argument("--loop", choices=LOOPS, default=default_loop())
+    print(table(measure(**vars(parser.parse_args()))))
 
 
 if __name__ == "__main__":

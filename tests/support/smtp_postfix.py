@@ -14,10 +14,22 @@ from pathlib import Path
 
 from tests.support.smtp_tls import Certificates, make_certificates
 
-_QUEUES = (
-    "active bounce corrupt defer deferred flush hold incoming maildrop pid private public saved"
-    " trace"
-).split()
+_QUEUES = [
+    "active",
+    "bounce",
+    "corrupt",
+    "defer",
+    "deferred",
+    "flush",
+    "hold",
+    "incoming",
+    "maildrop",
+    "pid",
+    "private",
+    "public",
+    "saved",
+    "trace",
+]
 _SERVICES = """
 {port} inet n - n - - smtpd
 postlog unix-dgram n - n - 1 postlogd
@@ -29,6 +41,8 @@ bounce unix - - n - 0 bounce
 defer unix - - n - 0 bounce
 trace unix - - n - 0 bounce
 smtp unix - - n - - smtp
+relay unix - - n - - smtp
+flush unix n - n 1000? 0 flush
 error unix - - n - - error
 retry unix - - n - - error
 anvil unix - - n - 1 anvil
@@ -61,7 +75,7 @@ smtpd_tls_chain_files = {root}/server.pem
 smtpd_sasl_auth_enable = yes
 smtpd_sasl_path = smtpd
 smtpd_sasl_local_domain = postfix.example
-cyrus_sasl_config_path = {root}/conf
+cyrus_sasl_config_path = {root}/conf/sasl
 """
 _SASL = """
 pwcheck_method: auxprop
@@ -115,7 +129,14 @@ def _configure(root: Path, relay_port: int) -> Postfix:
     certificates = make_certificates(root)
     server = certificates.authority.issue_cert("127.0.0.1")
     server.private_key_and_cert_chain_pem.write_to_path(root / "server.pem")
-    for name in ("conf", "data", "log", "queue", *(f"queue/{each}" for each in _QUEUES)):
+    for name in (
+        "conf",
+        "conf/sasl",
+        "data",
+        "log",
+        "queue",
+        *(f"queue/{each}" for each in _QUEUES),
+    ):
         (root / name).mkdir()
     for name in ("data", *(f"queue/{each}" for each in _QUEUES if each != "pid")):
         shutil.chown(root / name, "postfix")
@@ -125,7 +146,7 @@ def _configure(root: Path, relay_port: int) -> Postfix:
     known = {"root": root, "relay_port": relay_port, "daemons": _ask("daemon_directory")}
     (root / "conf/main.cf").write_text(_SETTINGS.format(**known))
     (root / "conf/master.cf").write_text(_SERVICES.format(port=f"127.0.0.1:{port}"))
-    (root / "conf/smtpd.conf").write_text(_SASL.format(**known))
+    (root / "conf/sasl/smtpd.conf").write_text(_SASL.format(**known))
     postfix = Postfix(port=port, certificates=certificates, log=root / "log/mail.log")
     database = root / "sasldb"
     subprocess.run(

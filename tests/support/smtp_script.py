@@ -41,7 +41,7 @@ CHUNKED = (*PLAIN, "CHUNKING")
 STEPWISE = ("8BITMIME", "ENHANCEDSTATUSCODES")
 
 
-class _Stopped(Exception):
+class _StoppedError(Exception):
     pass
 
 
@@ -90,7 +90,8 @@ class ScriptServer:
 
     async def reached(self, stage: str) -> None:
         """Waits until a conversation has come to `stage`."""
-        await self._reached[stage].wait()
+        async with asyncio.timeout(10):
+            await self._reached[stage].wait()
 
     def forget(self) -> None:
         """Lets `reached` wait for what comes from now on."""
@@ -133,7 +134,7 @@ class ScriptServer:
         self.connections += 1
         try:
             await _Session(self, reader, writer).run()
-        except (_Stopped, OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+        except (_StoppedError, OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass  # the streams of asyncio log a cancelled handler
         finally:
             self._tasks.discard(task)
@@ -183,13 +184,13 @@ class _Session:
             case bytes():
                 await self.say(act)
             case Stop.CLOSE:
-                raise _Stopped
+                raise _StoppedError
             case Stop.RESET:
                 linger = struct.pack("ii", 1, 0)
                 sock = self.writer.get_extra_info("socket")
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
                 self.writer.transport.abort()
-                raise _Stopped
+                raise _StoppedError
             case Stop.STALL:
                 await self.server.release.wait()
             case Stop.LISTEN:
@@ -243,7 +244,7 @@ class _Session:
 
     async def on_quit(self, _: str) -> None:
         await self.answer("QUIT")
-        raise _Stopped
+        raise _StoppedError
 
     async def on_mail(self, command: str) -> None:
         if self.sender is not None:

@@ -31,7 +31,8 @@ def message(*recipients: str, content: bytes = CONTENT, smtputf8: bool = False) 
 
 
 def settings(port: int, *, tls: Tls = Tls.OFF, **more: Any) -> SmtpSettings:
-    return SmtpSettings(**{"host": "127.0.0.1", "port": port, "tls": tls, "timeouts": QUICK} | more)
+    known: dict[str, Any] = {"host": "127.0.0.1", "port": port, "tls": tls, "timeouts": QUICK}
+    return SmtpSettings(**known | more)
 
 
 class OpenGate:
@@ -57,8 +58,8 @@ class FakeClock:
     def monotonic_s(self) -> float:
         return self.now_s
 
-    def now_ms(self) -> int:
-        return int(self.now_s * 1000)
+    def unix_s(self) -> float:
+        return self.now_s
 
     async def sleep_s(self, seconds: float) -> None:
         raise NotImplementedError

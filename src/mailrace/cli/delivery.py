@@ -3,19 +3,18 @@
 import asyncio
 import contextlib
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import msgspec
-from rich.console import Console
-
 from mailrace.cli.logs import attempt_log
-from mailrace.cli.progress import BarFace, Face, LineFace, watch
+from mailrace.cli.output import as_json, tell
+from mailrace.cli.progress import Face, face_for, watch
 from mailrace.cli.snapshot import Snapshot, snapshot
 from mailrace.cli.summary import Summary, continuing, lines, summarise
+from mailrace.cli.words import counted
 from mailrace.clock import Clock, SystemClock
+from mailrace.errors import ConflictError, MisuseError
 from mailrace.mail.intake import RejectedFile, rejected_path
 from mailrace.mail.message import Mailer
 from mailrace.mail.run import CampaignRun, RunOptions
@@ -34,13 +33,13 @@ class Order:
 
     Attributes:
         source: The file of people as it was named, or `-`.
-        arguments: The command line, to say how to go on.
+        arguments: The command line, to say how to go on; empty where nothing does.
     """
 
     source: str
     checked: Checked
     settings: Settings
-    arguments: tuple[str, ...]
+    arguments: tuple[str, ...] = ()
     limit: int | None = None
     wait: bool = True
     resend_uncertain: bool = False
@@ -57,9 +56,10 @@ def deliver(order: Order, *, follow: Follow | None = None) -> int:
     with asyncio.Runner(loop_factory=event_loop()) as runner:
         summary = runner.run(_deliver(order, follow, SystemClock()))
     if order.json:
-        print(msgspec.json.format(msgspec.json.encode(summary)).decode())
+        tell(as_json(summary))
     else:
-        print("\n".join(lines(summary, continuing("mailrace", order.arguments))))
+        command = continuing("mailrace", order.arguments) if order.arguments else None
+        tell("\n".join(lines(summary, command)))
     return summary.exit_code
 
 
@@ -86,13 +86,16 @@ class _Delivery:
         self._mailer = mailer
         self._follow = follow
         self._clock = clock
-        self._face = _face(order, clock)
+        self._face = face_for(clock, plain=order.verbose)
         self._limiter = open_limiter(
             order.settings.rate, f"campaign {order.checked.campaign.name}", stored, clock
         )
 
     async def run(self) -> Summary:
-        run = await self._open()
+        try:
+            run = await self._open()
+        except ConflictError as error:  # nothing was begun: what was given has to change
+            raise MisuseError(error.problem, hint=error.hint) from error
         with self._face:
             rejected = await self._take_in(run)
             end = await self._work(run)
@@ -157,7 +160,8 @@ def bottleneck(runner: Runner, limiter: Limiter, settings: Settings) -> str:
     if limiter.waiting:
         return f"the limit of {settings.rate} (--rate)"
     if tally.in_hand >= settings.workers:
-        return f"the server's answers to {settings.workers} connections (--workers)"
+        connections = counted(settings.workers, "connection")
+        return f"the server, which takes its time on {connections} (--workers)"
     return ""
 
 
@@ -169,15 +173,14 @@ def _signals(runner: Runner, running: asyncio.Task[End], face: Face) -> Iterator
     def stop() -> None:
         nonlocal asked
         if asked:
-            face.say("Stopping now.")
+            face.say("Stopping at once.")
             running.cancel()
             return
         asked = True
         runner.stop()
-        face.say(
-            f"Stopping: {runner.tally.in_hand} messages in flight will be finished. "
-            "Ctrl-C again stops now."
-        )
+        in_hand = runner.tally.in_hand
+        flying = f" {counted(in_hand, 'message')} in flight will be finished." if in_hand else ""
+        face.say(f"Stopping.{flying} Ctrl-C again stops at once.")
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
@@ -186,14 +189,3 @@ def _signals(runner: Runner, running: asyncio.Task[End], face: Face) -> Iterator
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
-
-
-def _face(order: Order, clock: Clock) -> Face:
-    console = Console(stderr=True)
-    if console.is_terminal and not order.verbose:
-        return BarFace(console, clock)
-    return LineFace(_to_standard_error, clock)
-
-
-def _to_standard_error(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

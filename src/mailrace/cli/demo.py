@@ -1,7 +1,6 @@
 """`mailrace demo`: a thousand people, a real SMTP connection, and what came out at the end."""
 
 import shutil
-import sys
 from collections import Counter
 from importlib.resources import files
 from pathlib import Path
@@ -10,6 +9,7 @@ from random import Random
 from mailrace.cli.delivery import Order, deliver
 from mailrace.cli.exits import FAILURES
 from mailrace.cli.files import read_html
+from mailrace.cli.output import tell
 from mailrace.demo.server import DemoServer
 from mailrace.errors import MisuseError
 from mailrace.mail.campaign import Campaign
@@ -40,7 +40,7 @@ def demo(folder: Path = Path("mailrace-demo")) -> int:
     with DemoServer(folder / "received") as server:
         order = _order(folder, server.port)
         code = deliver(order, follow=follow)
-    print("\n".join(_comparison(sent, server.received, folder)))
+    tell("\n".join(_comparison(sent, server.received, folder)))
     return code if sent == server.received else FAILURES
 
 
@@ -72,7 +72,6 @@ def _order(folder: Path, port: int) -> Order:
         settings=Settings(
             via=f"smtp://127.0.0.1:{port}", store=f"sqlite:///{folder / 'mail.db'}", rate="none"
         ),
-        arguments=tuple(sys.argv[1:]),
     )
 
 

@@ -1,8 +1,8 @@
 """`mailrace send`: a template and a list of people, out of the door."""
 
+import io
 import os
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +11,11 @@ from cyclopts import Parameter
 from mailrace.cli.delivery import Order, deliver
 from mailrace.cli.exits import DONE
 from mailrace.cli.files import read_attachment, read_html, read_template
-from mailrace.cli.preview import preview_lines
+from mailrace.cli.options import SendOptions
+from mailrace.cli.output import as_json, tell
+from mailrace.cli.preview import preview, preview_lines
+from mailrace.cli.progress import face_for
+from mailrace.cli.rehearsal import rehearsal, rehearsal_lines
 from mailrace.clock import SystemClock
 from mailrace.errors import MisuseError
 from mailrace.mail.campaign import Campaign
@@ -21,109 +25,57 @@ from mailrace.pool import Rate, RetrySchedule
 from mailrace.settings import Settings, load_settings
 from mailrace.wiring import Chance, open_mailer, store_path
 
-_NEGATIVE = Parameter(negative="")
 
-
-@Parameter(name="*")
-@dataclass(frozen=True, kw_only=True)
-class SendOptions:
-    """What `send` takes beside the people.
-
-    Attributes:
-        sender: Who it is from: ann@example.com or "Ann <ann@example.com>".
-        subject: The subject, a template: "Hello {{ name }}".
-        html: File with the HTML template. Pictures beside it are sent along.
-        text: File with the text template; made from the HTML where it is not given.
-        attach: File to attach; may be given again.
-        via: Provider: smtp://user:password@relay.example:587, smtps://…, sandbox:FOLDER.
-        store: Where the campaign is kept: sqlite:///mail.db (default: mailrace.db here).
-        campaign: Name of the campaign (default: the name of the file). The same name goes on.
-        rate: The most that may go out, all together: 100/s, 5000/h, none (default: 10/s).
-        workers: Messages under way at the same time (default: 5).
-        retry: When to try again after a temporary refusal (default: 5m,15m,45m,135m).
-        email_column: The column with the addresses, where its name does not say so.
-        reply_to: Where answers go, a template.
-        header: A further header, "Name: value"; the value is a template; may be given again.
-        unsubscribe_url: URL to unsubscribe, a template; with https for one click.
-        limit: Only the first N people.
-        dry_run: Check everything, store and send nothing.
-        preview: Show the first N messages, store and send nothing.
-        no_wait: Do not stay for retries that are not due; the next run goes on.
-        resend_uncertain: Send again what was handed over without a reply.
-        json: Print the summary as JSON.
-        verbose: Write a log line for every attempt to standard error.
-    """
-
-    sender: Annotated[str, Parameter(name="--from")]
-    subject: str
-    html: Path | None = None
-    text: Path | None = None
-    attach: Annotated[tuple[Path, ...], _NEGATIVE] = ()
-    via: str | None = None
-    store: str | None = None
-    campaign: str | None = None
-    rate: str | None = None
-    workers: int | None = None
-    retry: str | None = None
-    email_column: str | None = None
-    reply_to: str | None = None
-    header: Annotated[tuple[str, ...], _NEGATIVE] = ()
-    unsubscribe_url: str | None = None
-    limit: int | None = None
-    dry_run: Annotated[bool, _NEGATIVE] = False
-    preview: int | None = None
-    no_wait: Annotated[bool, _NEGATIVE] = False
-    resend_uncertain: Annotated[bool, _NEGATIVE] = False
-    json: Annotated[bool, _NEGATIVE] = False
-    verbose: Annotated[bool, Parameter(name=["--verbose", "-v"], negative="")] = False
-
-
-def send(people: str, *, options: SendOptions) -> int:
+def send(
+    people: Annotated[str, Parameter(group="Arguments", allow_leading_hyphen=True)],
+    /,
+    *,
+    options: SendOptions,
+    arguments: Annotated[tuple[str, ...], Parameter(parse=False)] = (),
+) -> int:
     """Sends a campaign to the people in a CSV file, durably.
 
     The same command again goes on where the last one ended: nobody is skipped, and nobody whose
-    mail was accepted gets it twice.
+    mail was accepted gets it twice. Ctrl-C finishes what is in flight; a second one stops at once.
 
     Args:
-        people: CSV file with a header line; its columns are the template's variables. - reads
-            standard input.
+        people: CSV file; its columns are the template's variables. A dash is standard input.
+        arguments: The command line, to say how to go on.
     """
-    settings = load_settings(
-        flags={
-            "via": options.via,
-            "store": options.store,
-            "rate": options.rate,
-            "workers": options.workers,
-            "retry": options.retry,
-        },
-        environment=os.environ,
-        folder=Path(),
-    )
+    settings = _settings(options)
     _check_before_reading(options, settings)
     campaign = _campaign(people, options)
-    with open_source(people, sys.stdin.buffer) as path:
+    standard_input = io.BytesIO() if sys.stdin is None else sys.stdin.buffer
+    with open_source(people, standard_input) as path:
         table = open_table(
             path,
             email_column=options.email_column,
             name="standard input" if people == "-" else people,
         )
-        checked = check(campaign, table, rng=Chance().rng)
+        with face_for(SystemClock(), plain=options.verbose) as face:
+            checked = check(campaign, table, rng=Chance().rng, progress=face.checking)
         if options.preview is not None:
-            return _print(preview_lines(checked, options.preview))
+            return _show_preview(checked, options.preview, json=options.json)
         if options.dry_run:
-            return _print(_dry_run_lines(checked))
-        order = Order(
-            source=people,
-            checked=checked,
-            settings=settings,
-            arguments=tuple(sys.argv[1:]),
-            limit=options.limit,
-            wait=not options.no_wait,
-            resend_uncertain=options.resend_uncertain,
-            json=options.json,
-            verbose=options.verbose,
+            return _show_rehearsal(checked, json=options.json)
+        return deliver(
+            Order(
+                source=people,
+                checked=checked,
+                settings=settings,
+                arguments=arguments,
+                limit=options.limit,
+                wait=not options.no_wait,
+                resend_uncertain=options.resend_uncertain,
+                json=options.json,
+                verbose=options.verbose,
+            )
         )
-        return deliver(order)
+
+
+def _settings(options: SendOptions) -> Settings:
+    flags = {name: getattr(options, name) for name in Settings.__struct_fields__}
+    return load_settings(flags=flags, environment=os.environ, folder=Path())
 
 
 def _check_before_reading(options: SendOptions, settings: Settings) -> None:
@@ -139,7 +91,7 @@ def _check_before_reading(options: SendOptions, settings: Settings) -> None:
         if number is not None and number < 1:
             raise MisuseError(f"{name} is {number}", hint="give 1 or more")
     RetrySchedule.parse(settings.retry)
-    if settings.rate != "none":
+    if settings.rate.strip().lower() != "none":
         Rate.parse(settings.rate)
     store_path(settings.store)
     open_mailer(settings.via, SystemClock())
@@ -168,18 +120,13 @@ def _header(text: str) -> tuple[str, str]:
     return name.strip(), value.strip()
 
 
-def _dry_run_lines(checked: Checked) -> list[str]:
-    found = checked.survey
-    lines = [f"{checked.people.name}: {found.good:,} people can be sent to"]
-    if found.rejected:
-        lines.append(f"  {found.rejected:,} rows cannot; the first ones:")
-        lines += [f"    line {row.line}: {row.reason}" for row in checked.rejected]
-    tried = min(found.good, 1 + len(found.sample))
-    lines.append(f"  the message could be written for all {tried} that were tried")
-    lines.append("  nothing was stored or sent")
-    return lines
+def _show_preview(checked: Checked, count: int, *, json: bool) -> int:
+    shown = preview(checked, count)
+    tell(as_json(shown) if json else "\n".join(preview_lines(shown)))
+    return DONE
 
 
-def _print(lines: list[str]) -> int:
-    print("\n".join(lines))
+def _show_rehearsal(checked: Checked, *, json: bool) -> int:
+    found = rehearsal(checked)
+    tell(as_json(found) if json else "\n".join(rehearsal_lines(found)))
     return DONE

@@ -3,6 +3,7 @@
 import datetime as dt
 from dataclasses import dataclass
 
+from mailrace.cli.words import counted, pace, span
 from mailrace.queue import BatchReport, JobState
 
 
@@ -57,36 +58,36 @@ def snapshot(report: BatchReport, *, rate: float, why: str) -> Snapshot:
     )
 
 
+def figures(now: Snapshot) -> tuple[tuple[str, int], ...]:
+    """What is counted, in the order in which it is shown."""
+    return (
+        ("sent", now.sent),
+        ("failed", now.failed),
+        ("waiting", now.waiting),
+        ("uncertain", now.uncertain),
+    )
+
+
 def line(now: Snapshot, now_s: float) -> str:
     """One line for a log or a pipe."""
-    parts = [
-        f"sent {now.sent:,} of {now.people:,}",
-        f"failed {now.failed:,}",
-        f"waiting {now.waiting:,}",
-        f"uncertain {now.uncertain:,}",
-        f"{now.rate:,.0f}/s",
-    ]
-    return "  ".join([*parts, *outlook(now, now_s)])
+    counts = [f"{name} {count:,}" for name, count in figures(now)]
+    counts[0] += f" of {now.people:,}"
+    return "  ".join([*counts, *outlook(now, now_s)])
 
 
 def outlook(now: Snapshot, now_s: float) -> list[str]:
-    """What is to come: the time left, the next try, and what it waits for."""
-    parts = []
+    """What is to come: the rate, the time left and what holds it up, or the next try."""
+    if not now.waiting:
+        return []
     if now.next_due_s is not None:
         at = dt.datetime.fromtimestamp(now.next_due_s).astimezone()
-        parts.append(f"next try at {at:%H:%M:%S}, in {span(max(0, now.next_due_s - now_s))}")
-    elif now.left_s is not None:
-        parts.append(f"{span(now.left_s)} left")
-    if now.why and now.waiting and now.next_due_s is None:
+        return [
+            f"{counted(now.retrying, 'retry', 'retries')} to come",
+            f"next try at {at:%H:%M:%S}, in {span(max(0, round(now.next_due_s - now_s)))}",
+        ]
+    parts = [pace(now.rate)]
+    if now.left_s is not None:
+        parts.append(f"{span(round(now.left_s))} left")
+    if now.why:
         parts.append(f"held by {now.why}")
     return parts
-
-
-def span(seconds: float) -> str:
-    """A duration for people: `8 s`, `4 min 5 s`, `2 h 10 min`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -4,13 +4,13 @@ import asyncio
 import datetime as dt
 import os
 from pathlib import Path
-from typing import Annotated
 
 import msgspec
-from cyclopts import Parameter
 
 from mailrace.cli.exits import DONE
+from mailrace.cli.output import as_json, tell
 from mailrace.cli.summary import reason_lines
+from mailrace.cli.words import counted, pace
 from mailrace.errors import MisuseError
 from mailrace.queue import JobState, Reason
 from mailrace.settings import load_settings
@@ -41,24 +41,26 @@ def status(
     campaign: str | None = None,
     *,
     store: str | None = None,
-    json: Annotated[bool, Parameter(negative="")] = False,
+    json: bool = False,
 ) -> int:
     """Shows where campaigns stand: every state with its count; the numbers always add up.
 
     Args:
         campaign: One campaign; all of them when left out.
-        store: Where they are kept: sqlite:///mail.db (default: mailrace.db here).
-        json: Print JSON.
+        store: Where they are kept, by default sqlite:///mailrace.db.
+        json: Print one JSON document instead of text.
     """
     settings = load_settings(flags={"store": store}, environment=os.environ, folder=Path())
     path = store_path(settings.store)
     if not path.exists():
-        raise MisuseError(f"there is no store at {path}", hint="give --store sqlite:///PATH")
+        raise MisuseError(
+            f"there is no store at {path}", hint="give --store sqlite:///PATH, or send first"
+        )
     found = asyncio.run(_read(settings.store, campaign))
     if json:
-        print(msgspec.json.format(msgspec.json.encode(found)).decode())
+        tell(as_json(found))
     else:
-        print("\n\n".join("\n".join(_lines(one)) for one in found) or "no campaigns yet")
+        tell("\n\n".join("\n".join(_lines(one)) for one in found) or "no campaigns yet")
     return DONE
 
 
@@ -93,10 +95,10 @@ async def _status(stored: Stored, batch_id: int) -> Status:
 
 
 def _lines(one: Status) -> list[str]:
-    lines = [f"{one.campaign}: {one.people:,} people"]
+    lines = [f"{one.campaign}: {counted(one.people, 'person', 'people')}"]
     lines += [f"  {jobs:>8,}  {state}" for state, jobs in one.states.items()]
     if one.first and one.last:
-        lines.append(f"  first {one.first}   last {one.last}   {one.rate:,.0f} a second")
+        lines.append(f"  first {one.first}   last {one.last}   {pace(one.rate)}")
     if one.next_try:
         lines.append(f"  next try {one.next_try}")
     if one.reasons:

@@ -1,14 +1,14 @@
 """What a person reads when a run has ended."""
 
+import datetime as dt
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import msgspec
 
 from mailrace.cli.exits import DONE, FAILURES, STOPPED
-from mailrace.cli.snapshot import span
+from mailrace.cli.words import counted, pace, span, without_passwords
 from mailrace.mail.run import Report
 from mailrace.queue import End, Reason
 
@@ -38,40 +38,61 @@ def _exit_code(report: Report) -> int:
     return FAILURES if report.failed or report.uncertain else DONE
 
 
-def lines(summary: Summary, command: str) -> list[str]:
-    """The summary as text; `command` is what would go on."""
+def lines(summary: Summary, command: str | None) -> list[str]:
+    """The summary as text.
+
+    Args:
+        command: What would go on, if it did not end here.
+    """
     text = [
         f"{summary.campaign}: {_verdict(summary)}",
         (
             f"  sent {summary.sent:,}   failed {summary.failed:,}   waiting {summary.waiting:,}   "
-            f"uncertain {summary.uncertain:,}   of {summary.people:,} people"
+            f"uncertain {summary.uncertain:,}   of {counted(summary.people, 'person', 'people')}"
         ),
+        *_this_run(summary),
+        *reason_lines(summary.reasons),
     ]
-    if summary.ended_here:
-        text.append(
-            f"  {summary.ended_here:,} messages in {span(summary.seconds)}, "
-            f"{summary.rate:,.0f} a second"
-        )
-    if summary.known:
-        text.append(f"  {summary.known:,} rows were there already: the same address is sent once")
-    if summary.rejected:
-        text.append(f"  {summary.rejected:,} rows cannot be sent to: see {summary.rejected_file}")
-    text += reason_lines(summary.reasons)
     if summary.uncertain:
-        text.append(
-            "  uncertain: handed over, no reply seen. Held, so that nobody gets it twice; "
-            "--resend-uncertain sends them again under the same Message-ID"
-        )
-    if summary.trouble:
+        text += [
+            "  uncertain: handed over, and no reply was seen. Held, so that nobody gets it twice;",
+            "             --resend-uncertain sends them again under the same Message-ID",
+        ]
+    if summary.waiting and summary.next_due_ms:
+        text.append(f"  the next retry is due at {_clock_time(summary.next_due_ms)}")
+    if summary.waiting and summary.trouble:
         text.append(f"  in the way: {summary.trouble}")
-    if summary.exit_code == STOPPED:
+    if summary.exit_code == STOPPED and command is not None:
         text += ["  to go on:", f"    {command}"]
     return text
 
 
+def _this_run(summary: Summary) -> list[str]:
+    text = []
+    if summary.ended_here:
+        took = f"{counted(summary.ended_here, 'attempt')} in {span(summary.seconds)}"
+        text.append(f"  this run: {took}" + _pace(summary))
+    if summary.known:
+        rows = counted(summary.known, "row")
+        text.append(f"  {rows} with an address that was there already: it is written to once")
+    if summary.rejected:
+        rows = counted(summary.rejected, "row")
+        text.append(f"  {rows} that cannot be sent to: see {summary.rejected_file}")
+    return text
+
+
+def _pace(summary: Summary) -> str:
+    # Shorter runs say more about starting up than about sending.
+    return f", {pace(summary.rate)}" if summary.seconds >= 1 else ""
+
+
+def _clock_time(unix_ms: int) -> str:
+    return f"{dt.datetime.fromtimestamp(unix_ms / 1000).astimezone():%Y-%m-%d %H:%M:%S}"
+
+
 def reason_lines(reasons: list[Reason]) -> list[str]:
     return [
-        f"  {reason.jobs:>8,}  {reason.state}: {f'{reason.reason} {reason.detail}'[:150]}"
+        f"  {reason.jobs:>8,}  {reason.state}: {f'{reason.reason} {reason.detail}'[:150].rstrip()}"
         for reason in reasons
     ]
 
@@ -92,11 +113,4 @@ def _verdict(summary: Summary) -> str:
 
 def continuing(program: str, arguments: Sequence[str]) -> str:
     """The command that goes on, without a password that would stay on the screen."""
-    return shlex.join([program, *(_without_password(argument) for argument in arguments)])
-
-
-def _without_password(argument: str) -> str:
-    if "://" not in argument:
-        return argument
-    password = urlsplit(argument.partition("=")[2] or argument).password
-    return argument.replace(f":{password}@", ":PASSWORD@") if password else argument
+    return shlex.join([program, *map(without_passwords, arguments)])

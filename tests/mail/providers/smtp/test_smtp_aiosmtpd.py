@@ -60,15 +60,17 @@ async def _aiosmtpd(handler: _Handler, **options: Any) -> AsyncIterator[int]:
 
 async def test_messages() -> None:
     handler = _Handler()
-    async with _aiosmtpd(handler, enable_SMTPUTF8=True) as port:
-        async with SmtpMailer(settings(port)) as mailer:
-            for _ in range(3):
-                answers = await mailer.send(message("a@x", "nobody@x", "c@x"), OpenGate())
-                assert [each.reply.code for each in answers if each.reply] == [250, 550, 250]
-            mail = message("jörg@x", content="é\r\n".encode(), smtputf8=True)
-            (answer,) = await mailer.send(mail, OpenGate())
-            assert answer.reply is not None
-            assert answer.reply.code == 250
+    async with (
+        _aiosmtpd(handler, enable_SMTPUTF8=True) as port,
+        SmtpMailer(settings(port)) as mailer,
+    ):
+        for _ in range(3):
+            answers = await mailer.send(message("a@x", "nobody@x", "c@x"), OpenGate())
+            assert [each.reply.code for each in answers if each.reply] == [250, 550, 250]
+        mail = message("jörg@x", content="é\r\n".encode(), smtputf8=True)
+        (answer,) = await mailer.send(mail, OpenGate())
+        assert answer.reply is not None
+        assert answer.reply.code == 250
     assert [each.rcpt_tos for each in handler.envelopes] == [["a@x", "c@x"]] * 3 + [["jörg@x"]]
     assert handler.envelopes[0].original_content == CONTENT
 

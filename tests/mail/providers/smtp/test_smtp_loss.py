@@ -46,7 +46,7 @@ def _patience(server: ScriptServer, end: Act) -> SmtpMailer:
 def _is_uncertain(stage: str, extensions: tuple[str, ...], *, proven: bool) -> bool:
     """Whether the end of the content is out when `stage` comes up."""
     at_once = proven and "CHUNKING" in extensions
-    return at_once or stage == "BODY" or stage == "CONTENT"
+    return at_once or stage in {"BODY", "CONTENT"}
 
 
 @FORMS
@@ -58,41 +58,43 @@ async def test_an_end_at_every_stage(
 ) -> None:
     if stage == "DATA" and "CHUNKING" in extensions:
         stage = "CONTENT"
-    async with ScriptServer(extensions=extensions) as server:
-        async with _patience(server, end) as mailer:
-            if kept:
-                assert await mailer.send(message(), OpenGate()) == (TAKEN,)
-                server.received.clear()
-            server.on(stage, end)
-            gate = OpenGate()
-            sending = mailer.send(message(), gate)
-            if end == BUSY and (_is_uncertain(stage, extensions, proven=kept)):
-                (answer,) = await sending  # a real reply: not taken, nobody is in doubt
-                assert answer.reply == Reply(421, "4.3.2", "closing")
-                assert gate.commits == 1
-            elif _is_uncertain(stage, extensions, proven=kept):
-                assert await sending == (UNKNOWN,)
-                assert (gate.permits, gate.commits) == (1, 1)
-            elif kept:
-                assert await sending == (TAKEN,)
-                assert (gate.permits, gate.commits) == (2, 1)
-                assert len(server.received) == 1
-                assert server.connections == 2
-            else:
-                with pytest.raises(UnavailableError):
-                    await sending
-                assert (gate.permits, gate.commits) == (1, 0)
-                assert server.received == []
-            server.release.set()
+    async with ScriptServer(extensions=extensions) as server, _patience(server, end) as mailer:
+        if kept:
+            assert await mailer.send(message(), OpenGate()) == (TAKEN,)
             server.received.clear()
-            gate = OpenGate()
-            assert await mailer.send(message(), gate) == (TAKEN,)
+        server.on(stage, end)
+        gate = OpenGate()
+        sending = mailer.send(message(), gate)
+        if end == BUSY and (_is_uncertain(stage, extensions, proven=kept)):
+            (answer,) = await sending  # a real reply: not taken, nobody is in doubt
+            assert answer.reply == Reply(421, "4.3.2", "closing")
+            assert gate.commits == 1
+        elif _is_uncertain(stage, extensions, proven=kept):
+            assert await sending == (UNKNOWN,)
             assert (gate.permits, gate.commits) == (1, 1)
+        elif kept:
+            assert await sending == (TAKEN,)
+            assert (gate.permits, gate.commits) == (2, 1)
+            assert len(server.received) == 1
+            assert server.connections == 2
+        else:
+            with pytest.raises(UnavailableError):
+                await sending
+            assert (gate.permits, gate.commits) == (1, 0)
+            assert server.received == []
+        server.release.set()
+        server.received.clear()
+        gate = OpenGate()
+        assert await mailer.send(message(), gate) == (TAKEN,)
+        assert (gate.permits, gate.commits) == (1, 1)
 
 
 @pytest.mark.parametrize("stage", ["CONNECT", "EHLO", "MAIL"])
 async def test_the_second_try_is_the_last(stage: str) -> None:
-    async with ScriptServer() as server, SmtpMailer(settings(server.port)) as mailer:
+    async with (
+        ScriptServer() as server,
+        SmtpMailer(settings(server.port, connections=1)) as mailer,
+    ):
         assert await mailer.send(message(), OpenGate()) == (TAKEN,)
         server.on("MAIL", Stop.CLOSE)
         if stage == "MAIL":
@@ -110,14 +112,16 @@ async def test_the_second_try_is_the_last(stage: str) -> None:
 async def test_refused_recipients_keep_their_reply_when_the_rest_is_unknown(
     extensions: tuple[str, ...],
 ) -> None:
-    async with ScriptServer(extensions=extensions) as server:
-        async with SmtpMailer(settings(server.port)) as mailer:
-            for _ in range(2):
-                server.on("RCPT", b"250 ok\r\n", b"550 5.1.1 no\r\n")
-                server.on("BODY", Stop.CLOSE)
-                answers = await mailer.send(message("a@x", "b@x"), OpenGate())
-                assert answers == (UNKNOWN, Answer(Stage.RCPT, Reply(550, "5.1.1", "no")))
-                assert await mailer.send(message(), OpenGate()) == (TAKEN,)
+    async with (
+        ScriptServer(extensions=extensions) as server,
+        SmtpMailer(settings(server.port)) as mailer,
+    ):
+        for _ in range(2):
+            server.on("RCPT", b"250 ok\r\n", b"550 5.1.1 no\r\n")
+            server.on("BODY", Stop.CLOSE)
+            answers = await mailer.send(message("a@x", "b@x"), OpenGate())
+            assert answers == (UNKNOWN, Answer(Stage.RCPT, Reply(550, "5.1.1", "no")))
+            assert await mailer.send(message(), OpenGate()) == (TAKEN,)
 
 
 @FORMS
@@ -125,24 +129,28 @@ async def test_refused_recipients_keep_their_reply_when_the_rest_is_unknown(
 async def test_a_refusal_is_settled_though_the_connection_ends_behind_it(
     extensions: tuple[str, ...], stage: str, settled: Stage
 ) -> None:
-    async with ScriptServer(extensions=extensions) as server:
-        async with SmtpMailer(settings(server.port)) as mailer:
-            assert await mailer.send(message(), OpenGate()) == (TAKEN,)
-            server.on(stage, (b"550 5.7.1 no\r\n", Stop.CLOSE))
-            answers = await mailer.send(message(), OpenGate())
-            assert answers == (Answer(settled, Reply(550, "5.7.1", "no")),)
-            assert await mailer.send(message(), OpenGate()) == (TAKEN,)
+    async with (
+        ScriptServer(extensions=extensions) as server,
+        SmtpMailer(settings(server.port)) as mailer,
+    ):
+        assert await mailer.send(message(), OpenGate()) == (TAKEN,)
+        server.on(stage, (b"550 5.7.1 no\r\n", Stop.CLOSE))
+        answers = await mailer.send(message(), OpenGate())
+        assert answers == (Answer(settled, Reply(550, "5.7.1", "no")),)
+        assert await mailer.send(message(), OpenGate()) == (TAKEN,)
 
 
 @FORMS
 async def test_421_to_the_content_is_an_answer(extensions: tuple[str, ...]) -> None:
-    async with ScriptServer(extensions=extensions) as server:
-        async with SmtpMailer(settings(server.port)) as mailer:
-            for _ in range(2):
-                server.on("BODY", (BUSY, Stop.CLOSE))
-                answers = await mailer.send(message(), OpenGate())
-                assert answers == (Answer(Stage.BODY, Reply(421, "4.3.2", "closing")),)
-            assert server.connections == 2
+    async with (
+        ScriptServer(extensions=extensions) as server,
+        SmtpMailer(settings(server.port)) as mailer,
+    ):
+        for _ in range(2):
+            server.on("BODY", (BUSY, Stop.CLOSE))
+            answers = await mailer.send(message(), OpenGate())
+            assert answers == (Answer(Stage.BODY, Reply(421, "4.3.2", "closing")),)
+        assert server.connections == 2
 
 
 async def test_a_last_word_after_the_answer_drops_the_connection() -> None:
@@ -154,13 +162,15 @@ async def test_a_last_word_after_the_answer_drops_the_connection() -> None:
 
 
 async def test_two_replies_to_one_command_do_not_pass_for_the_next() -> None:
-    async with ScriptServer(extensions=STEPWISE) as server:
-        async with SmtpMailer(settings(server.port)) as mailer:
-            server.on("MAIL", b"250 ok\r\n250 ok\r\n")
-            gate = OpenGate()
-            with pytest.raises(UnavailableError, match="out of turn"):
-                await mailer.send(message(), gate)
-            assert gate.commits == 0
+    async with (
+        ScriptServer(extensions=STEPWISE) as server,
+        SmtpMailer(settings(server.port)) as mailer,
+    ):
+        server.on("MAIL", b"250 ok\r\n250 ok\r\n")
+        gate = OpenGate()
+        with pytest.raises(UnavailableError, match="out of turn"):
+            await mailer.send(message(), gate)
+        assert gate.commits == 0
 
 
 async def test_a_connection_closed_while_idle_is_noticed() -> None:
@@ -212,34 +222,35 @@ async def test_cancelled_at_every_stage(
 ) -> None:
     if stage == "DATA" and "CHUNKING" in extensions:
         stage = "CONTENT"
-    async with ScriptServer(extensions=extensions) as server:
-        async with SmtpMailer(settings(server.port, connections=1)) as mailer:
-            if kept:
-                if stage in {"CONNECT", "EHLO"}:
-                    return
-                assert await mailer.send(message(), OpenGate()) == (TAKEN,)
-            server.forget()
-            server.on(stage, Stop.STALL)
-            sending = asyncio.ensure_future(mailer.send(message(), OpenGate()))
-            await server.reached(stage)
-            sending.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await sending
-            before = server.connections
+    async with (
+        ScriptServer(extensions=extensions) as server,
+        SmtpMailer(settings(server.port, connections=1)) as mailer,
+    ):
+        if kept:
+            if stage in {"CONNECT", "EHLO"}:
+                return
             assert await mailer.send(message(), OpenGate()) == (TAKEN,)
-            assert server.connections == before + 1
+        server.forget()
+        server.on(stage, Stop.STALL)
+        sending = asyncio.ensure_future(mailer.send(message(), OpenGate()))
+        await server.reached(stage)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        before = server.connections
+        assert await mailer.send(message(), OpenGate()) == (TAKEN,)
+        assert server.connections == before + 1
 
 
 async def test_cancelled_while_the_limit_is_waited_for() -> None:
-    async with ScriptServer() as server:
-        async with SmtpMailer(settings(server.port, connections=1)) as mailer:
-            gate = _SlowGate()
-            sending = asyncio.ensure_future(mailer.send(message(), gate))
-            await gate.asked.wait()
-            sending.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await sending
-            assert await mailer.send(message(), OpenGate()) == (TAKEN,)
+    async with ScriptServer() as server, SmtpMailer(settings(server.port, connections=1)) as mailer:
+        gate = _SlowGate()
+        sending = asyncio.ensure_future(mailer.send(message(), gate))
+        await gate.asked.wait()
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        assert await mailer.send(message(), OpenGate()) == (TAKEN,)
     assert server.verbs.count("MAIL") == 1
 
 
@@ -291,7 +302,6 @@ async def test_what_comes_unasked_ends_a_waiting_connection() -> None:
         connection = Connection(settings(25), FakeClock(), lambda _: None)
         connection.connection_made(_Transport())
         connection.machine.state = State.READY
-        assert connection.usable
         _receive(connection, stray)
         assert not connection.usable
         with pytest.raises(LostError):

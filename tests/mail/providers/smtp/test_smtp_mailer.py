@@ -19,18 +19,20 @@ TAKEN = Answer(Stage.BODY, Reply(250, "2.0.0", "taken"))
 @EVERY_FORM
 @pytest.mark.parametrize("dribble", [False, True])
 async def test_messages_arrive_as_they_are(extensions: tuple[str, ...], dribble: bool) -> None:
-    async with ScriptServer(extensions=extensions, dribble=dribble) as server:
-        async with SmtpMailer(settings(server.port)) as mailer:
-            gate = OpenGate()
-            for number in range(3):
-                content = CONTENT + b".\r\n..\r\n.%d\r\n" % number
-                mail = message("bob@example.net", "eve@example.org", content=content)
-                assert await mailer.send(mail, gate) == (TAKEN, TAKEN)
-                assert server.received[-1].content == content
-            assert server.received[0].recipients == ["bob@example.net", "eve@example.org"]
-            assert server.received[0].sender == "ann@example.com"
-            assert (gate.permits, gate.commits) == (3, 3)
-            assert server.connections == 1
+    async with (
+        ScriptServer(extensions=extensions, dribble=dribble) as server,
+        SmtpMailer(settings(server.port)) as mailer,
+    ):
+        gate = OpenGate()
+        for number in range(3):
+            content = CONTENT + b".\r\n..\r\n.%d\r\n" % number
+            mail = message("bob@example.net", "eve@example.org", content=content)
+            assert await mailer.send(mail, gate) == (TAKEN, TAKEN)
+            assert server.received[-1].content == content
+        assert server.received[0].recipients == ["bob@example.net", "eve@example.org"]
+        assert server.received[0].sender == "ann@example.com"
+        assert (gate.permits, gate.commits) == (3, 3)
+        assert server.connections == 1
 
 
 @pytest.mark.parametrize(
@@ -41,46 +43,52 @@ async def test_all_in_one_write_only_where_the_server_was_just_heard(
     idle_s: float, extensions: tuple[str, ...], committed: int
 ) -> None:
     clock = FakeClock()
-    async with ScriptServer(extensions=extensions) as server:
-        async with SmtpMailer(settings(server.port), clock=clock) as mailer:
-            for stalled in (False, True):
-                if stalled:
-                    server.on("MAIL", (Stop.STALL, b"250 ok\r\n"))
-                    clock.now_s += idle_s
-                gate = OpenGate()
-                sending = asyncio.ensure_future(mailer.send(message(), gate))
-                await server.reached("MAIL")
-                if not stalled:
-                    assert gate.commits == 0  # the first message of a connection never is
-                    assert await sending == (TAKEN,)
-                    server.forget()
-            assert gate.commits == committed
-            server.release.set()
-            assert await sending == (TAKEN,)
-            assert gate.commits == 1
+    async with (
+        ScriptServer(extensions=extensions) as server,
+        SmtpMailer(settings(server.port), clock=clock) as mailer,
+    ):
+        for stalled in (False, True):
+            if stalled:
+                server.on("MAIL", (Stop.STALL, b"250 ok\r\n"))
+                clock.now_s += idle_s
+            gate = OpenGate()
+            sending = asyncio.ensure_future(mailer.send(message(), gate))
+            await server.reached("MAIL")
+            if not stalled:
+                assert gate.commits == 0  # the first message of a connection never is
+                assert await sending == (TAKEN,)
+                server.forget()
+        assert gate.commits == committed
+        server.release.set()
+        assert await sending == (TAKEN,)
+        assert gate.commits == 1
 
 
 @pytest.mark.parametrize("content", [b".\r\n", b".a\r\n.\r\n", b"a\r\n\r\n.\r\n.\r\n", b"\r\n"])
 @EVERY_FORM
 async def test_dots(extensions: tuple[str, ...], content: bytes) -> None:
-    async with ScriptServer(extensions=extensions) as server:
-        async with SmtpMailer(settings(server.port)) as mailer:
-            assert await mailer.send(message(content=content), OpenGate()) == (TAKEN,)
-            assert await mailer.send(message(content=content), OpenGate()) == (TAKEN,)
+    async with (
+        ScriptServer(extensions=extensions) as server,
+        SmtpMailer(settings(server.port)) as mailer,
+    ):
+        assert await mailer.send(message(content=content), OpenGate()) == (TAKEN,)
+        assert await mailer.send(message(content=content), OpenGate()) == (TAKEN,)
     assert [each.content for each in server.received] == [content] * 2
 
 
 @EVERY_FORM
 async def test_each_recipient_has_its_own_answer(extensions: tuple[str, ...]) -> None:
-    async with ScriptServer(extensions=extensions) as server:
-        async with SmtpMailer(settings(server.port)) as mailer:
-            for _ in range(2):
-                ok, no = b"250 ok\r\n", b"550 5.1.1 no such user\r\n"
-                server.on("RCPT", ok, no, ok)
-                answers = await mailer.send(message("a@x", "b@x", "c@x"), OpenGate())
-                refused = Answer(Stage.RCPT, Reply(550, "5.1.1", "no such user"))
-                assert answers == (TAKEN, refused, TAKEN)
-                assert server.received[-1].recipients == ["a@x", "c@x"]
+    async with (
+        ScriptServer(extensions=extensions) as server,
+        SmtpMailer(settings(server.port)) as mailer,
+    ):
+        for _ in range(2):
+            ok, no = b"250 ok\r\n", b"550 5.1.1 no such user\r\n"
+            server.on("RCPT", ok, no, ok)
+            answers = await mailer.send(message("a@x", "b@x", "c@x"), OpenGate())
+            refused = Answer(Stage.RCPT, Reply(550, "5.1.1", "no such user"))
+            assert answers == (TAKEN, refused, TAKEN)
+            assert server.received[-1].recipients == ["a@x", "c@x"]
     assert server.connections == 1
 
 
@@ -91,49 +99,51 @@ async def test_a_refusal_leaves_the_connection_good(
 ) -> None:
     if stage == "DATA" and "CHUNKING" in extensions:
         stage = "BODY"
-    async with ScriptServer(extensions=extensions) as server:
-        async with SmtpMailer(settings(server.port)) as mailer:
-            for _ in range(2):  # the second time on a connection that has proved itself
-                server.on(stage, b"451 4.3.0 later\r\n")
-                answers = await mailer.send(message("a@x"), OpenGate())
-                assert answers == (Answer(Stage(stage.lower()), Reply(451, "4.3.0", "later")),)
-                assert await mailer.send(message(), OpenGate()) == (TAKEN,)
+    async with (
+        ScriptServer(extensions=extensions) as server,
+        SmtpMailer(settings(server.port)) as mailer,
+    ):
+        for _ in range(2):  # the second time on a connection that has proved itself
+            server.on(stage, b"451 4.3.0 later\r\n")
+            answers = await mailer.send(message("a@x"), OpenGate())
+            assert answers == (Answer(Stage(stage.lower()), Reply(451, "4.3.0", "later")),)
+            assert await mailer.send(message(), OpenGate()) == (TAKEN,)
     assert server.connections == 1
 
 
 async def test_everyone_refused_by_a_server_that_answers_data_all_the_same() -> None:
-    async with ScriptServer() as server:
-        async with SmtpMailer(settings(server.port)) as mailer:
-            server.on("RCPT", b"550 no\r\n", b"551 no\r\n")
-            gate = OpenGate()
-            answers = await mailer.send(message("a@x", "b@x"), gate)
-            assert [each.reply.code for each in answers if each.reply] == [550, 551]
-            assert gate.commits == 0
-            assert await mailer.send(message(), gate) == (TAKEN,)
+    async with ScriptServer() as server, SmtpMailer(settings(server.port)) as mailer:
+        server.on("RCPT", b"550 no\r\n", b"551 no\r\n")
+        gate = OpenGate()
+        answers = await mailer.send(message("a@x", "b@x"), gate)
+        assert [each.reply.code for each in answers if each.reply] == [550, 551]
+        assert gate.commits == 0
+        assert await mailer.send(message(), gate) == (TAKEN,)
     assert len(server.received) == 1
 
 
 async def test_what_the_server_cannot_take_is_not_sent() -> None:
-    async with ScriptServer(extensions=("SIZE 50", "PIPELINING")) as server:
-        async with SmtpMailer(settings(server.port)) as mailer:
-            gate = OpenGate()
-            for mail, enhanced in (
-                (message(content=b"x" * 60 + b"\r\n"), "5.3.4"),
-                (message(content=b"\xe9\r\n"), "5.6.3"),
-                (message("é@x", content=b"x\r\n", smtputf8=True), "5.6.7"),
-            ):
-                (answer,) = await mailer.send(mail, gate)
-                assert answer.reply is not None
-                assert (answer.stage, answer.reply.enhanced) == (Stage.MAIL, enhanced)
-            assert (gate.permits, gate.commits) == (0, 0)
-            assert await mailer.send(message(content=b"x\r\n"), gate) == (TAKEN,)
+    async with (
+        ScriptServer(extensions=("SIZE 50", "PIPELINING")) as server,
+        SmtpMailer(settings(server.port)) as mailer,
+    ):
+        gate = OpenGate()
+        for mail, enhanced in (
+            (message(content=b"x" * 60 + b"\r\n"), "5.3.4"),
+            (message(content=b"\xe9\r\n"), "5.6.3"),
+            (message("é@x", content=b"x\r\n", smtputf8=True), "5.6.7"),
+        ):
+            (answer,) = await mailer.send(mail, gate)
+            assert answer.reply is not None
+            assert (answer.stage, answer.reply.enhanced) == (Stage.MAIL, enhanced)
+        assert (gate.permits, gate.commits) == (0, 0)
+        assert await mailer.send(message(content=b"x\r\n"), gate) == (TAKEN,)
     assert server.verbs == ["EHLO", "MAIL", "RCPT", "DATA", "QUIT"]
 
 
 async def test_parameters_of_mail() -> None:
-    async with ScriptServer() as server:
-        async with SmtpMailer(settings(server.port)) as mailer:
-            await mailer.send(message("é@x", content="é\r\n".encode(), smtputf8=True), OpenGate())
+    async with ScriptServer() as server, SmtpMailer(settings(server.port)) as mailer:
+        await mailer.send(message("é@x", content="é\r\n".encode(), smtputf8=True), OpenGate())
     assert "MAIL FROM:<ann@example.com> SIZE=4 BODY=8BITMIME SMTPUTF8" in server.commands
     assert server.received[0].recipients == ["é@x"]
 
@@ -151,12 +161,14 @@ async def test_extensions_can_be_turned_off() -> None:
 async def test_large_content(extensions: tuple[str, ...], size: int) -> None:
     content = (b".23456789\r\n" * (size // 11 + 1))[: size - 2] + b"\r\n"
     extensions = tuple(each for each in extensions if not each.startswith("SIZE"))
-    async with ScriptServer(extensions=extensions) as server:
-        async with SmtpMailer(settings(server.port)) as mailer:
-            for _ in range(2):
-                gate = OpenGate()
-                assert await mailer.send(message(content=content), gate) == (TAKEN,)
-                assert gate.commits == 1
+    async with (
+        ScriptServer(extensions=extensions) as server,
+        SmtpMailer(settings(server.port)) as mailer,
+    ):
+        for _ in range(2):
+            gate = OpenGate()
+            assert await mailer.send(message(content=content), gate) == (TAKEN,)
+            assert gate.commits == 1
     assert [each.content for each in server.received] == [content] * 2
 
 
@@ -300,10 +312,12 @@ async def test_login_refused(reply: bytes, kind: type[Exception]) -> None:
 
 
 async def test_credentials_do_not_travel_in_the_clear() -> None:
-    async with ScriptServer(extensions=(*PLAIN, AUTHS)) as server:
-        async with SmtpMailer(settings(server.port, user="ann", password="hunter2")) as mailer:
-            with pytest.raises(RejectedError, match="without TLS"):
-                await mailer.send(message(), OpenGate())
+    async with (
+        ScriptServer(extensions=(*PLAIN, AUTHS)) as server,
+        SmtpMailer(settings(server.port, user="ann", password="hunter2")) as mailer,
+    ):
+        with pytest.raises(RejectedError, match="without TLS"):
+            await mailer.send(message(), OpenGate())
     assert server.verbs == ["EHLO"]
 
 
@@ -322,12 +336,14 @@ class _ClosedGate(OpenGate):
 
 @EVERY_FORM
 async def test_a_gate_that_raises_keeps_the_message_in(extensions: tuple[str, ...]) -> None:
-    async with ScriptServer(extensions=extensions) as server:
-        async with SmtpMailer(settings(server.port)) as mailer:
-            for _ in range(2):
-                with pytest.raises(ValueError, match="journal"):
-                    await mailer.send(message(), _ClosedGate())
-                assert await mailer.send(message(), OpenGate()) == (TAKEN,)
+    async with (
+        ScriptServer(extensions=extensions) as server,
+        SmtpMailer(settings(server.port)) as mailer,
+    ):
+        for _ in range(2):
+            with pytest.raises(ValueError, match="journal"):
+                await mailer.send(message(), _ClosedGate())
+            assert await mailer.send(message(), OpenGate()) == (TAKEN,)
     assert len(server.received) == 2
 
 

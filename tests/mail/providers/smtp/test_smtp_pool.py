@@ -74,14 +74,13 @@ async def test_a_slot_granted_to_somebody_who_is_cancelled_goes_on(alive: bool) 
 
 
 async def test_failures_to_open_do_not_use_up_slots() -> None:
-    async with ScriptServer() as server:
-        async with SmtpMailer(settings(server.port, connections=2)) as mailer:
-            server.on("CONNECT", *[b"421 no\r\n"] * 10)
-            found = await asyncio.gather(
-                *(mailer.send(message(), OpenGate()) for _ in range(10)), return_exceptions=True
-            )
-            assert [type(each) for each in found] == [UnavailableError] * 10
-            assert await mailer.send(message(), OpenGate()) == (TAKEN,)
+    async with ScriptServer() as server, SmtpMailer(settings(server.port, connections=2)) as mailer:
+        server.on("CONNECT", *[b"421 no\r\n"] * 10)
+        found = await asyncio.gather(
+            *(mailer.send(message(), OpenGate()) for _ in range(10)), return_exceptions=True
+        )
+        assert [type(each) for each in found] == [UnavailableError] * 10
+        assert await mailer.send(message(), OpenGate()) == (TAKEN,)
 
 
 async def test_a_connection_serves_so_many_messages() -> None:

@@ -178,54 +178,28 @@ def _run(count: int, form: Form, chunked: bool, reset: bool, codes: list[int]) -
 
 
 def _model(count: int, form: Form, chunked: bool, reset: bool, codes: list[int]) -> object:
-    """The answers by the rules alone, from the replies in order: None where it is unknown."""
-    given_ = list(codes)
-    committed = form is Form.AT_ONCE
-
-    def ending(verdicts: list[Answer | None], refusal: Answer | None) -> object:
-        full = verdicts + [None] * (count - len(verdicts))
-        if all(full):
-            return tuple(full)
-        if not committed:
-            return "lost"
-        return tuple(each or refusal or Answer(Stage.BODY, None) for each in full)
-
-    def answer(stage: Stage, code: int) -> Answer:
-        return Answer(stage, Reply(code, "", ""))
-
-    if reset and given_ and given_.pop(0) == BYE:
-        return ending([], answer(Stage.MAIL, BYE))
-    if not given_:
-        return ending([], None)
-    code = given_.pop(0)
-    if code == BYE:
-        return ending([], answer(Stage.MAIL, code))
-    if code >= 400:
-        return (answer(Stage.MAIL, code),) * count
+    """The answers by the rules alone, from the replies in order; "lost" where nothing was taken."""
+    stages = [Stage.MAIL] * (1 + reset) + [Stage.RCPT] * count
+    stages += [Stage.BODY] if chunked else [Stage.DATA, Stage.BODY]
     verdicts: list[Answer | None] = []
-    for _ in range(count):
-        if not given_:
-            return ending(verdicts, None)
-        code = given_.pop(0)
-        if code == BYE:
-            return ending(verdicts, answer(Stage.RCPT, code))
-        verdicts.append(answer(Stage.RCPT, code) if code >= 400 else None)
-    if all(verdicts):
-        return tuple(verdicts)
-    if not chunked:
-        if not given_:
-            return ending(verdicts, None)
-        code = given_.pop(0)
-        if code == BYE:
-            return ending(verdicts, answer(Stage.DATA, code))
-        if code >= 400:
-            return tuple(each or answer(Stage.DATA, code) for each in verdicts)
-        committed = True
-    elif form is not Form.AT_ONCE:
-        committed = True
-    if not given_:
-        return ending(verdicts, None)
-    return tuple(each or answer(Stage.BODY, given_[0]) for each in verdicts)
+    committed = form is Form.AT_ONCE
+    for place, (stage, code) in enumerate(zip(stages, codes, strict=False)):
+        answer = Answer(stage, Reply(code, "", ""))
+        bye = code == BYE and stage is not Stage.BODY
+        if bye and not committed:
+            return "lost"
+        if stage is Stage.MAIL and code >= 400 and not bye and place == reset:
+            return (answer,) * count
+        if stage is Stage.RCPT and not bye:
+            verdicts.append(answer if code >= 400 else None)
+        if bye or stage is Stage.BODY or (stage is Stage.DATA and code >= 400):
+            verdicts += [None] * (count - len(verdicts))
+            verdicts = [each or answer for each in verdicts]
+        if len(verdicts) == count and all(verdicts):
+            return tuple(verdicts)
+        committed = committed or stage is Stage.DATA or (chunked and len(verdicts) == count)
+    verdicts += [None] * (count - len(verdicts))
+    return tuple(each or Answer(Stage.BODY, None) for each in verdicts) if committed else "lost"
 
 
 _forms = st.sampled_from(

@@ -25,10 +25,14 @@ BLOCK_BYTES: Final = 65_536
 HEARD_WITHIN_S: Final = 1.0
 
 # A reply or a group of them. A plain Protocol would have asyncio allocate 256 KiB for every read,
-# which takes several times as long as the read (benchmarks/smtp.py).
+# which takes several times as long as the read (the SMTP benchmark).
 _BUFFER_BYTES: Final = 4096
 
 _OUT_OF_TURN: Final = "the server spoke out of turn"
+# Globals, because an enum's member costs five times as much to look up (see transaction.py).
+_READY, _CLOSED = State.READY, State.CLOSED
+_AT_ONCE, _GROUPED = Form.AT_ONCE, Form.GROUPED
+_WAIT, _DONE, _CONTENT = Move.WAIT, Move.DONE, Move.CONTENT
 
 
 class Connection(asyncio.BufferedProtocol):
@@ -52,6 +56,7 @@ class Connection(asyncio.BufferedProtocol):
         self.sent = 0
         self.due_s = float("inf")
         self._settings = settings
+        self._idle_s = settings.idle_s
         self._timeouts = timeouts = settings.timeouts
         self._patience_s = {
             Stage.MAIL: timeouts.mail_s,
@@ -81,7 +86,7 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def usable(self) -> bool:
         """Whether a message may begin."""
-        return self.machine.state is State.READY and not self._transport.is_closing()
+        return self.machine.state is _READY and not self._transport.is_closing()
 
     @property
     def local_address(self) -> str:
@@ -150,7 +155,8 @@ class Connection(asyncio.BufferedProtocol):
         Raises:
             LostError: The connection ended and the far side has not got the message.
         """
-        self._check_alive()
+        if not self.usable:
+            raise self._lost()
         self._begin(message, parameters, gate)
         try:
             return await self._waiter
@@ -161,7 +167,8 @@ class Connection(asyncio.BufferedProtocol):
     def _begin(self, message: Message, parameters: str, gate: Gate) -> None:
         content = message.content
         chunked = self.extensions.chunking
-        form = self._form(len(content), self._now_s())
+        now_s = self._now_s()
+        form = self._form(len(content), now_s)
         transaction = Transaction(
             message, parameters, self.machine, form=form, chunked=chunked, reset=self._dirty
         )
@@ -171,11 +178,11 @@ class Connection(asyncio.BufferedProtocol):
         self._waiter = asyncio.get_running_loop().create_future()
         self._transaction = transaction
         commands = transaction.commands()
-        if form is Form.AT_ONCE:
+        if form is _AT_ONCE:
             self._write_end(transaction, commands + transaction.head + content)
         else:
             self._transport.write(commands)
-            self.due_s = self._now_s() + self._timeouts.mail_s
+            self.due_s = now_s + self._timeouts.mail_s
 
     def _form(self, size_bytes: int, now_s: float) -> Form:
         offered = self.extensions
@@ -187,7 +194,7 @@ class Connection(asyncio.BufferedProtocol):
             and now_s - self._heard_s <= HEARD_WITHIN_S
             and size_bytes <= BLOCK_BYTES
         )
-        return Form.AT_ONCE if at_once else Form.GROUPED
+        return _AT_ONCE if at_once else _GROUPED
 
     def get_buffer(self, sizehint: int) -> memoryview:
         del sizehint
@@ -210,33 +217,32 @@ class Connection(asyncio.BufferedProtocol):
         for code, text in replies:
             left -= 1
             move = transaction.receive(code, text)
-            if move is Move.WAIT:
+            if move is _WAIT:
                 continue
-            surplus = left > 0 or self._parser.pending
-            if not (surplus and move in {Move.SEND, Move.CONTENT}):
-                self._follow(transaction, move)
-            if surplus:
+            if left or self._parser.pending:
+                if move is not _CONTENT and move is not Move.SEND:
+                    self._follow(transaction, move)
                 raise GarbledError(_OUT_OF_TURN)
+            self._follow(transaction, move)
             return
         if replies:
             self.due_s = self._heard_s + self._patience_s[transaction.stage]
 
     def _follow(self, transaction: Transaction, move: Move) -> None:
-        match move:
-            case Move.DONE:
-                self._dirty = transaction.dirty
-                self._proven = self._proven or transaction.taken
-                self._settle(transaction.answers())
-            case Move.CONTENT:
-                self._write_content(transaction)
-            case Move.SEND:
-                self._transport.write(transaction.commands())
-                self.due_s = self._heard_s + self._patience_s[transaction.stage]
-            case Move.CLOSE:
-                self._settle(transaction.answers())
-                self.abort("the server is closing")
-            case _:
-                self.abort(shown(transaction.refusal) if transaction.refusal else "")
+        if move is _DONE:
+            self._dirty = transaction.dirty
+            self._proven = self._proven or transaction.taken
+            self._settle(transaction.answers())
+        elif move is _CONTENT:
+            self._write_content(transaction)
+        elif move is Move.SEND:
+            self._transport.write(transaction.commands())
+            self.due_s = self._heard_s + self._patience_s[transaction.stage]
+        elif move is Move.CLOSE:
+            self._settle(transaction.answers())
+            self.abort("the server is closing")
+        else:
+            self.abort(shown(transaction.refusal) if transaction.refusal else "")
 
     def _write_content(self, transaction: Transaction) -> None:
         if len(self._content) <= BLOCK_BYTES:
@@ -279,6 +285,11 @@ class Connection(asyncio.BufferedProtocol):
 
     # Between messages, and the end.
 
+    def rest(self) -> None:
+        """Begins to wait for the next message."""
+        self.kept = True
+        self.due_s = self._heard_s + self._idle_s
+
     def quit(self) -> None:
         """Takes leave without making anybody wait for the answer."""
         if not self.usable:
@@ -290,7 +301,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def expire(self) -> None:
         """What was due did not happen: an answer, a message to send, or the end."""
-        if self.machine.state is State.READY:
+        if self.machine.state is _READY:
             self.quit()
         elif self._transaction is not None:
             self.abort(f"no answer in time at stage {self._transaction.stage}")
@@ -329,7 +340,7 @@ class Connection(asyncio.BufferedProtocol):
             self._reason = reason
             if self._inbox:
                 return  # a refusal with the end right behind it is still to be read
-        if self.machine.state is State.CLOSED:
+        if self.machine.state is _CLOSED:
             return
         self.machine.take(Step.LOSE)
         if self._reader is not None and not self._reader.done():

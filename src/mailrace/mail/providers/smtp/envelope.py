@@ -40,12 +40,13 @@ def _check_path(role: str, path: str, *, smtputf8: bool) -> None:
             f"{role} {path!a} is empty or has control characters, spaces or angle brackets",
             hint="give the bare address, such as ann@example.com",
         )
-    if not path.isascii() and not smtputf8:
+    ascii_only = path.isascii()
+    if not ascii_only and not smtputf8:
         raise MisuseError(
             f"{role} {path!r} is not ASCII",
             hint="write the domain as A-labels, or set smtputf8 if it is the local part",
         )
-    if len(path) > _PATH_LIMIT_BYTES or len(path.encode()) > _PATH_LIMIT_BYTES:
+    if (len(path) if ascii_only else len(path.encode())) > _PATH_LIMIT_BYTES:
         raise MisuseError(f"{role} {path[:40]!r}… is longer than {_PATH_LIMIT_BYTES} octets")
 
 

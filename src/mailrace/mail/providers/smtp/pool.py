@@ -24,6 +24,7 @@ class Pool:
 
     def __init__(self, settings: SmtpSettings, clock: Clock) -> None:
         self._settings = settings
+        self._messages = settings.messages
         self._clock = clock
         self._context: ssl.SSLContext | None = None
         self._slots = 0
@@ -91,13 +92,12 @@ class Pool:
         """Takes a connection back, in whatever state, from the holder of its slot."""
         if not connection.usable:
             self._free_slot()
-        elif self._closing or connection.sent >= self._settings.messages:
+        elif self._closing or connection.sent >= self._messages:
             connection.quit()
             self._free_slot()
         else:
-            connection.kept = True
-            connection.due_s = self._clock.monotonic_s() + self._settings.idle_s
-            waiter = self._next_in_queue()
+            connection.rest()
+            waiter = self._next_in_queue() if self._queue else None
             if waiter is not None:
                 waiter.set_result(connection)
             else:

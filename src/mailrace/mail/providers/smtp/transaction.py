@@ -38,6 +38,12 @@ class Move(Enum):
 
 _RSET: Final = "rset"
 _DOT: Final = "dot"
+# An enum's member costs 0.1 µs to look up in Python 3.11, five times as much as a global; a
+# message does it some forty times (the SMTP benchmark).
+_MAIL, _RCPT, _DATA, _BODY = Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.BODY
+_SEND_ENVELOPE, _SEND_END, _SETTLE = Step.SEND_ENVELOPE, Step.SEND_END, Step.SETTLE
+_WAIT, _DONE = Move.WAIT, Move.DONE
+_CONTENT, _STEPS = State.CONTENT, Form.STEPS
 
 
 class Transaction:
@@ -91,30 +97,31 @@ class Transaction:
         self.taken = False
         self.refusal: Reply | None = None
         self.head = b"BDAT %d LAST\r\n" % len(message.content) if chunked else b""
-        commands = [f"RCPT TO:<{recipient}>\r\n" for recipient in recipients]
-        commands.insert(0, f"MAIL FROM:<{message.sender}>{parameters}\r\n")
-        awaited: list[Stage | str] = [Stage.MAIL]
-        awaited += [Stage.RCPT] * self._count
+        commands = [f"MAIL FROM:<{message.sender}>{parameters}\r\n"]
+        awaited: list[Stage | str] = [_MAIL]
+        for recipient in recipients:
+            commands.append(f"RCPT TO:<{recipient}>\r\n")
+            awaited.append(_RCPT)
         if reset:
             commands.insert(0, "RSET\r\n")
             awaited.insert(0, _RSET)
         if not chunked:
             commands.append("DATA\r\n")
-            awaited.append(Stage.DATA)
+            awaited.append(_DATA)
         self._commands = commands
         self._awaited = awaited
-        self._sent = 0 if form is Form.STEPS else len(commands)
+        self._sent = 0 if form is _STEPS else len(commands)
 
     @property
     def stage(self) -> Stage:
         """The step whose reply is awaited."""
         awaited = self._awaited
-        found = awaited[self._next] if self._next < len(awaited) else Stage.BODY
-        return found if isinstance(found, Stage) else Stage.MAIL
+        found = awaited[self._next] if self._next < len(awaited) else _BODY
+        return found if isinstance(found, Stage) else _MAIL
 
     def commands(self) -> bytes:
         """What `Move.SEND`, or the beginning, asks to be written."""
-        self._machine.take(Step.SEND_ENVELOPE)
+        self._machine.take(_SEND_ENVELOPE)
         if self._awaited[-1] is _DOT:
             return b".\r\n"
         if self._next == 0 and self._sent:
@@ -128,8 +135,8 @@ class Transaction:
 
     def end_content(self) -> None:
         """The end of the content is about to be written; from here on loss is uncertainty."""
-        self._machine.take(Step.SEND_END)
-        self._awaited.append(Stage.BODY)
+        self._machine.take(_SEND_END)
+        self._awaited.append(_BODY)
         self._ended = True
 
     def receive(self, code: int, text: bytes) -> Move:
@@ -138,19 +145,21 @@ class Transaction:
         Raises:
             GarbledError: A reply that makes no sense where it stands.
         """
-        if self._machine.state is State.CONTENT:
+        if self._machine.state is _CONTENT:
             return self._interrupted(code, text)
         kind = self._awaited[self._next]
         if code == 421:
             return self._closing(kind, code, text)
         self._next += 1
-        if kind is Stage.DATA:
+        if kind is _RCPT and code < 300:
+            self._open += 1
+            self._verdicts.append(None)
+        elif kind is _DATA:
             return self._on_data(code, text)
-        if 300 <= code < 400:
-            raise GarbledError(f"{code} in answer to {kind}")
-        self._note(kind, code, text)
+        elif kind is not _MAIL or code >= 300:
+            self._note(kind, code, text)
         if self._next < len(self._awaited) and self._sent == len(self._commands):
-            return Move.WAIT
+            return _WAIT
         return self._on_end_of_group()
 
     def answers(self) -> tuple[Answer, ...]:
@@ -169,7 +178,7 @@ class Transaction:
         found = self._settled()
         if found is not None or not self._ended:
             return found
-        self._fill(Answer(Stage.BODY, None))
+        self._fill(Answer(_BODY, None))
         return self._settled()
 
     def _settled(self) -> tuple[Answer, ...] | None:
@@ -180,7 +189,7 @@ class Transaction:
         return tuple(each for each in self._verdicts if each is not None)
 
     def _settle(self, answer: Answer) -> None:
-        if self._open == len(self._verdicts):
+        if self._open == len(self._verdicts):  # nobody was refused
             self._verdicts = [answer] * self._open
         else:
             self._verdicts = [each or answer for each in self._verdicts]
@@ -192,17 +201,19 @@ class Transaction:
         self._settle(answer)
 
     def _note(self, kind: Stage | str, code: int, text: bytes) -> None:
+        """Everything but the common MAIL and RCPT that were accepted."""
         good = code < 300
-        if kind is Stage.RCPT:
-            self._open += good
-            self._verdicts.append(None if good else Answer(Stage.RCPT, to_reply(code, text)))
-        elif kind is Stage.BODY:
+        if not good and code < 400:
+            raise GarbledError(f"{code} in answer to {kind}")
+        if kind is _RCPT:
+            self._verdicts.append(Answer(_RCPT, to_reply(code, text)))
+        elif kind is _BODY:
             self.taken = good
             self.dirty = not good
             if self._open:
-                self._settle(Answer(Stage.BODY, to_reply(code, text)))
-        elif kind is Stage.MAIL and not good:
-            self._mail = Answer(Stage.MAIL, to_reply(code, text))
+                self._settle(Answer(_BODY, to_reply(code, text)))
+        elif kind is _MAIL:
+            self._mail = Answer(_MAIL, to_reply(code, text))
             self.dirty = False
         elif kind is _DOT:
             self.dirty = False
@@ -212,7 +223,7 @@ class Transaction:
             raise GarbledError(f"{code} in answer to DATA")
         if code >= 400:
             if self._open:
-                self._settle(Answer(Stage.DATA, to_reply(code, text)))
+                self._settle(Answer(_DATA, to_reply(code, text)))
             return self._done()
         if self._open:
             # A server that refused MAIL and goes on is not one to send an empty message to.
@@ -230,8 +241,8 @@ class Transaction:
         return Move.CONTENT
 
     def _done(self) -> Move:
-        self._machine.take(Step.SETTLE)
-        return Move.DONE
+        self._machine.take(_SETTLE)
+        return _DONE
 
     def _closing(self, kind: Stage | str, code: int, text: bytes) -> Move:
         """421 at any moment (RFC 5321 section 3.8): the server takes nothing more.
@@ -244,12 +255,12 @@ class Transaction:
         if not self._ended:
             self.refusal = reply
             return Move.LOST
-        self._fill(Answer(kind if isinstance(kind, Stage) else Stage.MAIL, reply))
+        self._fill(Answer(kind if isinstance(kind, Stage) else _MAIL, reply))
         return Move.CLOSE
 
     def _interrupted(self, code: int, text: bytes) -> Move:
         """A reply while content is still on its way: a refusal, for the server cannot have it."""
         if code < 400:
             raise GarbledError(f"{code} before the end of the content")
-        self._settle(Answer(Stage.BODY, to_reply(code, text)))
+        self._settle(Answer(_BODY, to_reply(code, text)))
         return Move.CLOSE

@@ -1,6 +1,7 @@
 """One SQLite connection: how it is opened, migrated, queried, and what its errors mean to us."""
 
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -13,6 +14,7 @@ from mailrace.errors import ConflictError, MisuseError, UnavailableError
 # UPDATE … FROM, RETURNING and STRICT tables (sqlite.org/changes.html, 3.37.0).
 _OLDEST = (3, 37, 0)
 _BUSY_S = 30.0
+_WAL_RETRY_S = 0.01
 _FINISHING = """
 CREATE TEMP TABLE finishing (
     id INTEGER, lease INTEGER, step TEXT, state TEXT, run_at_ms INTEGER,
@@ -44,7 +46,7 @@ def connect(path: Path) -> sqlite3.Connection:
             path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
         )
         try:
-            connection.execute("PRAGMA journal_mode = WAL")
+            _use_write_ahead_log(connection)
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA temp_store = MEMORY")
             connection.execute("PRAGMA foreign_keys = OFF")  # every row is written by us, in order
@@ -55,6 +57,21 @@ def connect(path: Path) -> sqlite3.Connection:
             connection.close()
             raise
     return connection
+
+
+def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
+    # Of several that open a new file at once only one may change its mode, and SQLite tells the
+    # others at once that it is locked instead of having them wait.
+    until_s = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if "locked" not in str(error) or time.monotonic() > until_s:
+                raise
+            time.sleep(_WAL_RETRY_S)
+        else:
+            return
 
 
 def prepare(connection: sqlite3.Connection) -> None:

@@ -1,0 +1,36 @@
+"""Numbers, durations and addresses the way people read them."""
+
+import re
+
+_LOGIN = re.compile(r"(://[^\s:@/?#]*):[^\s@/?#]+@")
+
+
+def counted(count: int, noun: str, plural: str | None = None) -> str:
+    """`1 row`, `2,000 rows`."""
+    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
+
+
+def span(seconds: float) -> str:
+    """A duration: `0.4 s`, `8 s`, `4 min 5 s`, `2 h 10 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s".replace(".0 ", " ")
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def pace(rate: float) -> str:
+    """A rate given in messages a second: `1,200/s`, `2.5/s`, `30/min`."""
+    if rate >= 9.95:
+        return f"{rate:,.0f}/s"
+    if rate >= 0.95:
+        return f"{rate:.1f}/s"
+    return f"{rate * 60:.0f}/min" if rate else "0/s"
+
+
+def without_passwords(text: str) -> str:
+    """The text with `PASSWORD` for every password in a URL."""
+    return _LOGIN.sub(r"\1:PASSWORD@", text)
