@@ -42,6 +42,8 @@ def send(
         people: CSV file; its columns are the template's variables. A dash is standard input.
         arguments: The command line, to say how to go on.
     """
+    if people.startswith("--"):
+        raise MisuseError(f"there is no option {people}", hint="try mailrace send --help")
     settings = _settings(options)
     _check_before_reading(options, settings)
     campaign = _campaign(people, options)
@@ -100,7 +102,7 @@ def _check_before_reading(options: SendOptions, settings: Settings) -> None:
 def _campaign(people: str, options: SendOptions) -> Campaign:
     html, images = read_html(options.html) if options.html else (None, ())
     return Campaign(
-        name=options.campaign or ("stdin" if people == "-" else Path(people).stem),
+        name=options.campaign or ("stdin" if people == "-" else Path(people).stem) or "people",
         sender=options.sender,
         subject=options.subject,
         html=html,

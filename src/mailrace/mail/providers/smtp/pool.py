@@ -9,9 +9,13 @@ from mailrace.errors import MisuseError
 from mailrace.mail.providers.smtp.connection import Connection
 from mailrace.mail.providers.smtp.opening import open_connection, tls_context
 from mailrace.mail.providers.smtp.settings import SmtpSettings
+from mailrace.mail.providers.smtp.states import State
 
 if TYPE_CHECKING:
     import ssl
+
+
+_READY = State.READY
 
 
 class Pool:
@@ -90,7 +94,7 @@ class Pool:
 
     def give_back(self, connection: Connection) -> None:
         """Takes a connection back, in whatever state, from the holder of its slot."""
-        if not connection.usable:
+        if connection.machine.state is not _READY:
             self._free_slot()
         elif self._closing or connection.sent >= self._messages:
             connection.quit()

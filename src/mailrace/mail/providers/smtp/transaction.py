@@ -5,7 +5,7 @@ from typing import Final
 
 from mailrace.mail.message import Answer, Message, Reply, Stage
 from mailrace.mail.providers.smtp.replies import GarbledError, to_reply
-from mailrace.mail.providers.smtp.states import Machine, State, Step
+from mailrace.mail.providers.smtp.states import Machine, Step
 
 
 class Form(Enum):
@@ -43,7 +43,7 @@ _DOT: Final = "dot"
 _MAIL, _RCPT, _DATA, _BODY = Stage.MAIL, Stage.RCPT, Stage.DATA, Stage.BODY
 _SEND_ENVELOPE, _SEND_END, _SETTLE = Step.SEND_ENVELOPE, Step.SEND_END, Step.SETTLE
 _WAIT, _DONE = Move.WAIT, Move.DONE
-_CONTENT, _STEPS = State.CONTENT, Form.STEPS
+_STEPS = Form.STEPS
 
 
 class Transaction:
@@ -57,7 +57,6 @@ class Transaction:
 
     __slots__ = (
         "_awaited",
-        "_chunked",
         "_commands",
         "_count",
         "_ended",
@@ -66,6 +65,8 @@ class Transaction:
         "_next",
         "_open",
         "_sent",
+        "_total",
+        "_uploading",
         "_verdicts",
         "dirty",
         "head",
@@ -86,12 +87,12 @@ class Transaction:
         """`reset` puts RSET in front, pipelined where the form allows it."""
         recipients = message.recipients
         self._machine = machine
-        self._chunked = chunked
         self._count = len(recipients)
         self._mail: Answer | None = None  # a refused MAIL answers for everybody
         self._verdicts: list[Answer | None] = []  # one a RCPT reply; None where it was accepted
         self._open = 0  # recipients accepted and not yet settled
         self._next = 0  # index of the awaited reply
+        self._uploading = False  # content is on its way, its end is not
         self._ended = False  # the end of the content is out, nobody can take it back
         self.dirty = True
         self.taken = False
@@ -110,7 +111,8 @@ class Transaction:
             awaited.append(_DATA)
         self._commands = commands
         self._awaited = awaited
-        self._sent = 0 if form is _STEPS else len(commands)
+        self._total = len(commands)
+        self._sent = 0 if form is _STEPS else self._total
 
     @property
     def stage(self) -> Stage:
@@ -132,10 +134,12 @@ class Transaction:
     def begin_content(self) -> None:
         """Part of the content, but not its end, is about to be written."""
         self._machine.take(Step.SEND_CONTENT)
+        self._uploading = True
 
     def end_content(self) -> None:
         """The end of the content is about to be written; from here on loss is uncertainty."""
         self._machine.take(_SEND_END)
+        self._uploading = False
         self._awaited.append(_BODY)
         self._ended = True
 
@@ -145,7 +149,7 @@ class Transaction:
         Raises:
             GarbledError: A reply that makes no sense where it stands.
         """
-        if self._machine.state is _CONTENT:
+        if self._uploading:
             return self._interrupted(code, text)
         kind = self._awaited[self._next]
         if code == 421:
@@ -158,7 +162,7 @@ class Transaction:
             return self._on_data(code, text)
         elif kind is not _MAIL or code >= 300:
             self._note(kind, code, text)
-        if self._next < len(self._awaited) and self._sent == len(self._commands):
+        if self._next < len(self._awaited) and self._sent == self._total:
             return _WAIT
         return self._on_end_of_group()
 
@@ -233,7 +237,7 @@ class Transaction:
         return Move.SEND
 
     def _on_end_of_group(self) -> Move:
-        if self._sent < len(self._commands):
+        if self._sent < self._total:
             refused = self._mail is not None or self._settled() is not None
             return self._done() if refused else Move.SEND
         if self._ended or not self._open or self._mail is not None:
