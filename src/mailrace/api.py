@@ -1,19 +1,20 @@
 """The Python face: send a campaign, and follow what comes of it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import msgspec
 
 from mailrace.clock import SystemClock
+from mailrace.errors import MisuseError
 from mailrace.mail.campaign import Campaign
-from mailrace.mail.intake import Rejected, listed_rows, open_table
+from mailrace.mail.intake import Rejected, Rows, listed_rows, open_table
 from mailrace.mail.message import Mailer
 from mailrace.mail.run import CampaignRun, Report, RunOptions
 from mailrace.mail.sending import address_of, check
-from mailrace.pool import Limiter, RetrySchedule
+from mailrace.pool import Limiter, Rate, RetrySchedule
 from mailrace.queue import Attempted, End, JobState
 from mailrace.settings import DEFAULT_STORE, Settings, settings_of
 from mailrace.wiring import Chance, open_limiter, open_mailer, open_store
@@ -57,6 +58,7 @@ async def send(
     wait: bool = True,
     limit: int | None = None,
     resend_uncertain: bool = False,
+    email_column: str | None = None,
     on_outcome: Callable[[Outcome], None] | None = None,
 ) -> Report:
     """Sends a campaign, durably: called again it goes on where the last call ended.
@@ -66,7 +68,8 @@ async def send(
 
     Args:
         campaign: What to send.
-        people: Path of a CSV file, or mappings of variable to value with an `email`.
+        people: Path of a CSV file, or mappings of variable to value with an `email`; an iterator
+            is read to its end first. Who cannot be written to is counted in the report.
         via: Provider URL (`smtp://…`, `smtps://…`, `sandbox:FOLDER`), or a mailer of your own.
         store: Where the campaign is kept: `sqlite:///PATH`.
         rate: The most that may go out, over all workers and all processes on the store.
@@ -75,6 +78,7 @@ async def send(
         wait: Stay until everyone is final; otherwise leave retries that are not due.
         limit: Only the first so many people.
         resend_uncertain: Send again what was handed over without a reply.
+        email_column: The column with the addresses, where its name does not say so.
         on_outcome: Called with every attempt that ended. It must not block.
 
     Raises:
@@ -85,7 +89,13 @@ async def send(
     settings = _settings(via, store=store, rate=rate, workers=workers, retry=retry)
     options = _options(settings, wait=wait, limit=limit, resend_uncertain=resend_uncertain)
     async with _opened(
-        campaign, people, via=via, settings=settings, options=options, on_outcome=on_outcome
+        campaign,
+        people,
+        email_column=email_column,
+        via=via,
+        settings=settings,
+        options=options,
+        on_outcome=on_outcome,
     ) as run:
         end = await run.work()
         return await run.report(end)
@@ -101,21 +111,26 @@ async def stream(
     workers: int = 5,
     retry: str = "5m,15m,45m,135m",
     wait: bool = True,
-) -> AsyncIterator[Outcome]:
+    limit: int | None = None,
+    resend_uncertain: bool = False,
+    email_column: str | None = None,
+) -> AsyncGenerator[Outcome, None]:
     """Sends like `send`, and yields the outcome of every attempt as it ends.
 
     A reader that falls a thousand outcomes behind holds the sending back. One that leaves early
-    stops it in good order: what is in flight is finished, the rest waits for the next call.
+    stops it in good order: what is in flight is finished, the rest waits for the next call. Leave
+    with `contextlib.aclosing` around it, or nobody knows when that has come to its end.
 
     Raises:
         As `send`.
     """
     settings = _settings(via, store=store, rate=rate, workers=workers, retry=retry)
-    options = _options(settings, wait=wait)
+    options = _options(settings, wait=wait, limit=limit, resend_uncertain=resend_uncertain)
     outcomes = _Outcomes()
     async with _opened(
         campaign,
         people,
+        email_column=email_column,
         via=via,
         settings=settings,
         options=options,
@@ -188,6 +203,7 @@ async def _opened(
     campaign: Campaign,
     people: People,
     *,
+    email_column: str | None,
     via: str | Mailer,
     settings: Settings,
     options: RunOptions,
@@ -196,7 +212,11 @@ async def _opened(
 ) -> AsyncIterator[CampaignRun]:
     """A campaign with its people taken in, ready to be worked off."""
     clock, chance = SystemClock(), Chance()
-    rows = open_table(Path(people)) if isinstance(people, str | Path) else listed_rows(people)
+    rows: Rows
+    if isinstance(people, str | Path):
+        rows = open_table(Path(people), email_column=email_column)
+    else:
+        rows = listed_rows(people, email_column=email_column)
     checked = await asyncio.to_thread(check, campaign, rows, rng=chance.rng)
     mailer = open_mailer(via, clock) if isinstance(via, str) else via
     async with AsyncExitStack() as stack:
@@ -225,8 +245,12 @@ def _settings(via: str | Mailer, **values: str | int) -> Settings:
 
 
 def _options(
-    settings: Settings, *, wait: bool, limit: int | None = None, resend_uncertain: bool = False
+    settings: Settings, *, wait: bool, limit: int | None, resend_uncertain: bool
 ) -> RunOptions:
+    if limit is not None and limit < 1:
+        raise MisuseError(f"limit is {limit}", hint="give 1 or more")
+    if settings.rate.strip().lower() != "none":
+        Rate.parse(settings.rate)  # a wrong one has to be found before there is a store
     return RunOptions(
         workers=settings.workers,
         retry=RetrySchedule.parse(settings.retry),

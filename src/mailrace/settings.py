@@ -4,6 +4,7 @@ import difflib
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -13,6 +14,8 @@ from mailrace.errors import MisuseError
 
 CONFIG_FILE: Final = "mailrace.toml"
 DEFAULT_STORE: Final = "sqlite:///mailrace.db"
+ENVIRONMENT: Final = MappingProxyType({"store": "DATABASE_URL", "workers": "EMAIL_WORKER_COUNT"})
+"""Names that other programs use for the same settings."""
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,9 +45,9 @@ def load_settings(
 ) -> Settings:
     """Merges the three sources.
 
-    The environment is `DATABASE_URL`, `EMAIL_WORKER_COUNT`, `MAILRACE_VIA`, `MAILRACE_RATE`,
-    `MAILRACE_RETRY`, or in place of `MAILRACE_VIA` the parts `SMTP_HOST`, `SMTP_PORT`,
-    `SMTP_USER` and `SMTP_PASSWORD`.
+    The environment is `MAILRACE_` and the setting's name; where that is not set, the names in
+    `ENVIRONMENT` and, for `via`, the parts `SMTP_HOST`, `SMTP_PORT`, `SMTP_USER` and
+    `SMTP_PASSWORD`.
 
     Args:
         flags: By setting; `None` for a flag that was not given.
@@ -76,22 +79,21 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    names = {
-        "store": "DATABASE_URL",
-        "via": "MAILRACE_VIA",
-        "rate": "MAILRACE_RATE",
-        "retry": "MAILRACE_RETRY",
-    }
-    values: dict[str, Any] = {
-        setting: environment[name] for setting, name in names.items() if environment.get(name)
-    }
-    if workers := environment.get("EMAIL_WORKER_COUNT"):
-        if not workers.isdecimal():
-            raise MisuseError(f"EMAIL_WORKER_COUNT is {workers!r}", hint="give a whole number")
-        values["workers"] = int(workers)
+    values: dict[str, Any] = {}
+    for setting in Settings.__struct_fields__:
+        for name in (f"MAILRACE_{setting.upper()}", ENVIRONMENT.get(setting, "")):
+            if text := environment.get(name):
+                values[setting] = _whole(name, text) if setting == "workers" else text
+                break
     if "via" not in values and environment.get("SMTP_HOST"):
         values["via"] = _smtp_url(environment)
     return values
+
+
+def _whole(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdecimal()):
+        raise MisuseError(f"{name} is {text!r}", hint="give a whole number")
+    return int(text)
 
 
 def _smtp_url(environment: Mapping[str, str]) -> str:

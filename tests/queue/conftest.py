@@ -1,71 +1,14 @@
-"""The stores that the queue's tests run on."""
+"""The stores and runs of the queue's tests."""
 
-import sqlite3
-from collections.abc import AsyncIterator, Sequence
-from contextlib import closing
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
 
-import msgspec
 import pytest
 
-from mailrace.queue import ClaimedJob, JobState, NewJob, Step, Store
-from mailrace.queue.jobs import Finished
-from mailrace.queue.states import after
-from mailrace.queue.stores.sqlite import SqliteStore
+from mailrace.queue import Store
+from tests.queue.houses import House, SqliteHouse
+from tests.queue.world import FlakyStore, World
 from tests.support.clock import VirtualClock
-
-
-class AttemptRow(NamedTuple):
-    """An attempt as the store keeps it."""
-
-    key: str
-    lease: int
-    attempt: int
-    step: str
-
-
-class House(Protocol):
-    """Where processes share jobs: each opens a store, and the test may look behind them."""
-
-    clock: VirtualClock
-
-    def open(self) -> Store: ...
-
-    def states(self, batch_id: int) -> dict[str, JobState]: ...
-
-    def attempts(self, batch_id: int) -> list[AttemptRow]: ...
-
-
-class SqliteHouse:
-    def __init__(self, folder: Path, clock: VirtualClock) -> None:
-        self.path = folder / "jobs.db"
-        self.clock = clock
-        self._opened: list[SqliteStore] = []
-
-    def open(self) -> SqliteStore:
-        self._opened.append(SqliteStore.open(self.path, self.clock))
-        return self._opened[-1]
-
-    def states(self, batch_id: int) -> dict[str, JobState]:
-        rows = self.select("SELECT key, state FROM jobs WHERE batch_id = ?", batch_id)
-        return {key: JobState(state) for key, state in rows}
-
-    def attempts(self, batch_id: int) -> list[AttemptRow]:
-        rows = self.select(
-            "SELECT key, a.lease, a.attempt, a.step FROM attempts AS a JOIN jobs ON id = job_id"
-            " WHERE batch_id = ? ORDER BY a.lease, job_id",
-            batch_id,
-        )
-        return [AttemptRow(*row) for row in rows]
-
-    def select(self, sql: str, *values: object) -> list[Any]:
-        with closing(sqlite3.connect(self.path)) as connection:
-            return connection.execute(sql, values).fetchall()
-
-    async def close(self) -> None:
-        for store in self._opened:
-            await store.close()
 
 
 @pytest.fixture
@@ -87,33 +30,11 @@ def store(house: House) -> Store:
     return house.open()
 
 
-def new(*keys: str) -> list[NewJob]:
-    return [NewJob(key, msgspec.Raw(msgspec.json.encode({"to": key}))) for key in keys]
-
-
-async def fill(store: Store, jobs: int, name: str = "batch") -> int:
-    """Opens a batch with so many jobs `k000` …, and returns its id."""
-    batch = await store.open_batch(name, "kind", b"{}")
-    await store.enqueue(batch.id, new(*(f"k{number:03}" for number in range(jobs))))
-    return batch.id
-
-
-def ended(
-    jobs: Sequence[ClaimedJob],
-    step: Step = Step.COMPLETE,
-    *,
-    run_at_ms: int | None = None,
-    reason: str = "reason",
-    detail: str = "detail",
-    at_ms: int = 1_800_000_000_000,
-) -> list[Finished]:
-    state = after(JobState.RUNNING, step)
-    return [
-        Finished(job.id, job.lease, step, state, run_at_ms, reason, detail, at_ms) for job in jobs
-    ]
-
-
-async def counts(store: Store, batch_id: int) -> dict[JobState, int]:
-    """The counts that are not zero."""
-    report = await store.report(batch_id)
-    return {state: jobs for state, jobs in report.counts.items() if jobs}
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    clock = VirtualClock(auto=True)
+    house = SqliteHouse(tmp_path, clock)
+    store = FlakyStore.open(house.path, clock)
+    yield World(clock=clock, house=house, store=store, journals=tmp_path / "journals")
+    await store.close()
+    await house.close()

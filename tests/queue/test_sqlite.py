@@ -13,7 +13,7 @@ import mailrace.queue.stores.sqlite.database as sqlite_database
 from mailrace.errors import ConflictError, MisuseError, UnavailableError
 from mailrace.queue import JobState, NewJob, Step
 from mailrace.queue.stores.sqlite import SqliteStore
-from tests.queue.conftest import SqliteHouse, counts, ended, fill, new
+from tests.queue.houses import SqliteHouse, counts, ended, fill, new
 
 
 def test_a_file_that_is_no_database_is_left_alone(sqlite_house: SqliteHouse) -> None:

@@ -12,7 +12,7 @@ from mailrace.errors import ConflictError
 from mailrace.queue import ClaimedJob, JobState, Step
 from mailrace.queue.jobs import Finished
 from mailrace.queue.states import after
-from tests.queue.conftest import AttemptRow, SqliteHouse, ended, new
+from tests.queue.houses import AttemptRow, SqliteHouse, ended, new
 from tests.support.clock import VirtualClock
 
 KEYS = [f"k{number}" for number in range(12)]

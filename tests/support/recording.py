@@ -69,7 +69,10 @@ class RecordingServer:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
     ) -> None:
         self._loop.call_soon_threadsafe(self._stopping.set)
         self._thread.join()

@@ -56,10 +56,10 @@ def test_all_campaigns_or_one(folder: Path, capsys: pytest.CaptureFixture[str]) 
     for name in ("spring", "summer"):
         run(*send_words("sandbox:outbox", "--campaign", name), cwd=folder)
     assert main(["status", "--json"]) == 0
-    assert [one["campaign"] for one in loads(capsys.readouterr().out)] == ["spring", "summer"]
+    assert [one["campaign"] for one in loads(capsys.readouterr().out)] == ["summer", "spring"]
     assert main(["status", "winter"]) == 2
     assert capsys.readouterr().err == (
-        "mailrace: there is no campaign 'winter'; in this store: spring, summer\n"
+        "mailrace: there is no campaign 'winter'; in this store: summer, spring\n"
     )
 
 

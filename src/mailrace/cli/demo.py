@@ -47,11 +47,18 @@ def demo(folder: Path = Path("mailrace-demo")) -> int:
 def _prepare(folder: Path) -> None:
     if folder.exists() and not (folder / ".mailrace-demo").exists():
         raise MisuseError(f"{folder} is there already", hint="give the demo another folder")
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    (folder / ".mailrace-demo").touch()
-    for name in _FILES:
-        (folder / name).write_bytes(files("mailrace.demo").joinpath(name).read_bytes())
+    try:
+        if folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(parents=True)
+        (folder / ".mailrace-demo").touch()
+        for name in _FILES:
+            (folder / name).write_bytes(files("mailrace.demo").joinpath(name).read_bytes())
+    except OSError as error:
+        raise MisuseError(
+            f"{folder} cannot be made: {error.strerror or error}",
+            hint="give the demo another folder",
+        ) from error
 
 
 def _order(folder: Path, port: int) -> Order:

@@ -273,18 +273,12 @@ class _Transport(asyncio.Transport):
         self.closed = True
 
 
-def _receive(connection: Connection, data: bytes) -> None:
-    buffer = connection.get_buffer(-1)
-    buffer[: len(data)] = data
-    connection.buffer_updated(len(data))
-
-
 async def test_a_refusal_is_read_though_the_end_came_with_it() -> None:
     """Under TLS both come in one call of the event loop, before anybody wakes up."""
     tuned = settings(25)
     connection = Connection(tuned, FakeClock(), lambda _: None)
     connection.connection_made(_Transport())
-    _receive(connection, b"554 5.7.1 blocked\r\n")
+    connection.data_received(b"554 5.7.1 blocked\r\n")
     connection.eof_received()
     handshake = Handshake(
         tuned, connection.machine, hello="me.example", encrypted=False, tls=Tls.OFF
@@ -303,7 +297,7 @@ async def test_what_comes_unasked_ends_a_waiting_connection() -> None:
         connection = Connection(settings(25), FakeClock(), lambda _: None)
         connection.connection_made(_Transport())
         connection.machine.state = State.READY
-        _receive(connection, stray)
+        connection.data_received(stray)
         assert not connection.usable
         with pytest.raises(LostError):
-            await connection.transact(message(), "", OpenGate())
+            await connection.transact(message(), OpenGate())

@@ -1,6 +1,7 @@
 """One kept connection: an asyncio protocol around the sans-IO parts."""
 
 import asyncio
+import re
 import ssl
 from collections import deque
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from typing import Final, cast
 
 from mailrace.clock import Clock
 from mailrace.mail.message import Answer, Gate, Message, Stage
+from mailrace.mail.providers.smtp.envelope import parameters
 from mailrace.mail.providers.smtp.extensions import Extensions
 from mailrace.mail.providers.smtp.failures import LostError, shown
 from mailrace.mail.providers.smtp.replies import GarbledError, ReplyParser, to_reply
@@ -28,6 +30,7 @@ HEARD_WITHIN_S: Final = 1.0
 # which takes several times as long as the read (the SMTP benchmark).
 _BUFFER_BYTES: Final = 4096
 
+_DOTTED: Final = re.compile(rb"\r\n\.").search  # twice as fast as `in`
 _OUT_OF_TURN: Final = "the server spoke out of turn"
 # Globals, because an enum's member costs five times as much to look up (see transaction.py).
 _READY, _CLOSED = State.READY, State.CLOSED
@@ -35,7 +38,7 @@ _AT_ONCE, _GROUPED = Form.AT_ONCE, Form.GROUPED
 _WAIT, _DONE, _CONTENT = Move.WAIT, Move.DONE, Move.CONTENT
 
 
-class Connection(asyncio.BufferedProtocol):
+class Connection(asyncio.Protocol):
     """A conversation with one server.
 
     Attributes:
@@ -75,7 +78,6 @@ class Connection(asyncio.BufferedProtocol):
         self._gate: Gate
         self._content = b""
         self._offset = 0
-        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
         self._blocked = False  # the transport's buffer is full
         self._proven = False  # the server has taken a message on this connection
         self._dirty = False  # the server may still hold a transaction: RSET first
@@ -142,35 +144,38 @@ class Connection(asyncio.BufferedProtocol):
 
     # The messages' side: one future a message, everything else in callbacks.
 
-    async def transact(self, message: Message, parameters: str, gate: Gate) -> tuple[Answer, ...]:
-        """Sends one message and returns its answers.
+    async def transact(self, message: Message, gate: Gate) -> tuple[Answer, ...]:
+        """Sends one message, if the server can take it, and returns its answers.
 
-        Cancelled, or with `gate.commit` raising, it closes the connection.
+        Cancelled once the gate has permitted it, or with `gate.commit` raising, it closes the
+        connection.
 
         Args:
             message: Checked before.
-            parameters: Those of its MAIL command.
-            gate: Its `commit` is called from here.
 
         Raises:
             LostError: The connection ended and the far side has not got the message.
         """
+        extras = parameters(message, self.extensions)
+        if not isinstance(extras, str):
+            return extras
+        await gate.permit()
         if not self.usable:
             raise self._lost()
-        self._begin(message, parameters, gate)
+        self._begin(message, extras, gate)
         try:
             return await self._waiter
         except asyncio.CancelledError:
             self.abort("the send was cancelled")
             raise
 
-    def _begin(self, message: Message, parameters: str, gate: Gate) -> None:
+    def _begin(self, message: Message, extras: str, gate: Gate) -> None:
         content = message.content
         chunked = self.extensions.chunking
         now_s = self._now_s()
         form = self._form(len(content), now_s)
         transaction = Transaction(
-            message, parameters, self.machine, form=form, chunked=chunked, reset=self._dirty
+            message, extras, self.machine, form=form, chunked=chunked, reset=self._dirty
         )
         self.sent += 1
         self._gate = gate
@@ -196,13 +201,8 @@ class Connection(asyncio.BufferedProtocol):
         )
         return _AT_ONCE if at_once else _GROUPED
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        del sizehint
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
+    def data_received(self, data: bytes) -> None:
         self._heard_s = self._now_s()
-        data = bytes(self._buffer[:nbytes])
         try:
             replies = self._parser.feed(data)
             if self._transaction is not None:
@@ -370,8 +370,29 @@ class Connection(asyncio.BufferedProtocol):
             self._write_blocks(self._transaction)
 
 
+class BufferedConnection(Connection, asyncio.BufferedProtocol):
+    """The same for asyncio's own event loop.
+
+    It allocates 256 KiB for each read of a plain protocol, which costs more than all else that is
+    done with a reply (`benchmarks/bench_smtp.py --loop asyncio`); uvloop is faster with that one.
+    """
+
+    def __init__(
+        self, settings: SmtpSettings, clock: Clock, on_lost: Callable[["Connection"], None]
+    ) -> None:
+        super().__init__(settings, clock, on_lost)
+        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        del sizehint
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(self._buffer[:nbytes]))
+
+
 def stuffed(content: bytes) -> bytes:
     """Content as DATA wants it: leading dots doubled, the final dot added (RFC 5321 4.5.2)."""
-    if b"\r\n." in content:
+    if _DOTTED(content):
         content = content.replace(b"\r\n.", b"\r\n..")
     return b"." + content + b".\r\n" if content.startswith(b".") else content + b".\r\n"

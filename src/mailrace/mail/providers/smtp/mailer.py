@@ -5,8 +5,7 @@ from typing import Self
 
 from mailrace.clock import Clock, SystemClock
 from mailrace.mail.message import Answer, Gate, Message
-from mailrace.mail.providers.smtp.connection import Connection
-from mailrace.mail.providers.smtp.envelope import check, parameters
+from mailrace.mail.providers.smtp.envelope import check
 from mailrace.mail.providers.smtp.failures import LostError
 from mailrace.mail.providers.smtp.pool import Pool
 from mailrace.mail.providers.smtp.settings import SmtpSettings
@@ -45,12 +44,12 @@ class SmtpMailer:
         connection = self._pool.take() or await self._pool.acquire()
         try:
             try:
-                return await _try(connection, message, gate)
+                return await connection.transact(message, gate)
             except LostError:
                 if not connection.kept:
                     raise
             connection = await self._pool.open()
-            return await _try(connection, message, gate)
+            return await connection.transact(message, gate)
         finally:
             self._pool.give_back(connection)
 
@@ -68,11 +67,3 @@ class SmtpMailer:
         traceback: TracebackType | None,
     ) -> None:
         await self.close()
-
-
-async def _try(connection: Connection, message: Message, gate: Gate) -> tuple[Answer, ...]:
-    extras = parameters(message, connection.extensions)
-    if not isinstance(extras, str):
-        return extras
-    await gate.permit()
-    return await connection.transact(message, extras, gate)

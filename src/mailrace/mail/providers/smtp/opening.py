@@ -11,7 +11,7 @@ import msgspec
 
 from mailrace.clock import Clock
 from mailrace.errors import MisuseError
-from mailrace.mail.providers.smtp.connection import Connection
+from mailrace.mail.providers.smtp.connection import BufferedConnection, Connection
 from mailrace.mail.providers.smtp.failures import unreachable
 from mailrace.mail.providers.smtp.handshake import Handshake, Signal
 from mailrace.mail.providers.smtp.settings import SmtpSettings, Tls
@@ -100,9 +100,11 @@ class _Opening:
     async def _connect(self, tls: Tls) -> Connection:
         settings = self._settings
         implicit = tls is Tls.IMPLICIT
+        loop = asyncio.get_running_loop()
+        kind = BufferedConnection if isinstance(loop, asyncio.BaseEventLoop) else Connection
         async with asyncio.timeout(settings.timeouts.connect_s):
-            _, connection = await asyncio.get_running_loop().create_connection(
-                lambda: Connection(settings, self._clock, self._on_lost),
+            _, connection = await loop.create_connection(
+                lambda: kind(settings, self._clock, self._on_lost),
                 settings.host,
                 settings.port,
                 ssl=self._context if implicit else None,
