@@ -58,6 +58,21 @@ async def test_the_limit_is_held_over_all_workers(world: World) -> None:
     assert 9.8 <= world.clock.monotonic_s() <= 11
 
 
+async def test_stopping_does_not_wait_for_the_limit(world: World) -> None:
+    batch_id = await fill(world.store, 20)
+    limiter = RateLimiter(Rate(1, 3600.0), world.clock)
+    handler = Recorder()
+    runner = world.runner(
+        handler, batch_id, workers=5, limiter=limiter, on_attempt=lambda _: runner.stop()
+    )
+    async with asyncio.timeout(5):
+        assert await runner.run() is End.STOPPED
+    assert world.clock.monotonic_s() < 60
+    assert len(handler.committed) == 1
+    assert await counts(world.store, batch_id) == {JobState.COMPLETED: 1, JobState.AVAILABLE: 19}
+    await world.assert_nothing_is_left()
+
+
 async def test_a_run_needs_a_worker(world: World) -> None:
     with pytest.raises(MisuseError, match="0 workers"):
         world.runner(Recorder(), 1, workers=0)

@@ -101,8 +101,9 @@ class Runner:
         return self._workers.tally
 
     def stop(self) -> None:
-        """Finishes what is in flight and ends. Idempotent."""
+        """Finishes what is in flight and ends; what waits for the limit is not. Idempotent."""
         self._end = self._end or End.STOPPED
+        self._workers.dismiss_standing()
         self._stopping.set()
         self._feed.close()
         self._wake.set()
@@ -153,7 +154,8 @@ class Runner:
         self._feed.close()
         await asyncio.wait(workers)
         for worker in workers:
-            worker.result()
+            if not worker.cancelled():
+                worker.result()
 
     async def _live_session(self) -> None:
         """Opens a session, and a new one where the old one's leases have run out."""

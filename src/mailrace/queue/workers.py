@@ -53,7 +53,7 @@ class Tally:
 class Workers:
     """Takes jobs from the feed, runs the handler, and notes the results.
 
-    A fault in a handler fails its own job and touches no other.
+    A fault in a handler costs its own job an attempt and touches no other.
     """
 
     def __init__(
@@ -78,6 +78,7 @@ class Workers:
         self._stopping = stopping
         self._wake = wake
         self._on_attempt = on_attempt
+        self._standing: set[asyncio.Task[object]] = set()
         self.session: Session | None = None
         self.tally = Tally()
 
@@ -91,6 +92,11 @@ class Workers:
                 await self._sit_out(pause_s)
                 pause_s = min(_PAUSE_MAX_S, pause_s * 2)
 
+    def dismiss_standing(self) -> None:
+        """Ends the workers that wait for the limit; their jobs go back to the feed."""
+        for task in tuple(self._standing):
+            task.cancel()
+
     async def _attempt(self, job: ClaimedJob, number: int) -> bool:
         """Runs the handler once; false when the far side cannot be reached."""
         session = self.session
@@ -103,7 +109,7 @@ class Workers:
             self.tally.in_hand -= 1
 
     async def _handle(self, session: Session, job: ClaimedJob, number: int) -> bool:
-        gate = Gate(job, self._limiter, session)
+        gate = Gate(job, self._limiter, session, self._standing)
         try:
             result = await self._handler(job, gate)
             record = self._record(job, result)
@@ -193,6 +199,6 @@ def _is_cancelled() -> bool:
 
 
 def _fault(error: BaseException, *, committed: bool) -> Result:
-    step = Step.LOSE if committed else Step.FAIL
+    step = Step.LOSE if committed else Step.RETRY
     detail = traceback.format_exception_only(error)[-1].strip()
     return Result(step, f"fault: {type(error).__name__}", detail)
