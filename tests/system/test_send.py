@@ -489,6 +489,20 @@ def test_ctrl_c_while_waiting_for_a_retry(folder: Path) -> None:
     assert "the next retry is due at" in out
 
 
+def test_ctrl_c_while_everybody_stands_in_line_at_the_limit(folder: Path) -> None:
+    """An hour away is no reason to stay."""
+    write_campaign(folder, [f"person{n}@example.net" for n in range(20)])
+    with RecordingServer() as server:
+        process = start(*send_words(server.url, "-v", rate="1/h"), cwd=folder)
+        assert process.stderr is not None
+        assert json.loads(process.stderr.readline())["event"] == "sent"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert process.returncode == 3, err
+    assert "Stopping." in err
+    assert Counter(states(folder / "mailrace.db").values()) == {"completed": 1, "available": 19}
+
+
 def test_ctrl_c_while_the_server_cannot_be_reached(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as door:
         via = f"smtp://127.0.0.1:{door.getsockname()[1]}"

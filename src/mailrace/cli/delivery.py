@@ -134,7 +134,7 @@ class _Delivery:
         watching = asyncio.create_task(
             watch(lambda rate: self._look(run, rate), self._face, self._clock)
         )
-        with _signals(run.runner, working, self._face):
+        with _signals(run.runner, working, self._limiter, self._face):
             try:
                 return await working
             except asyncio.CancelledError:
@@ -166,7 +166,9 @@ def bottleneck(runner: Runner, limiter: Limiter, settings: Settings) -> str:
 
 
 @contextlib.contextmanager
-def _signals(runner: Runner, running: asyncio.Task[End], face: Face) -> Iterator[None]:
+def _signals(
+    runner: Runner, running: asyncio.Task[End], limiter: Limiter, face: Face
+) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     asked = False
 
@@ -177,8 +179,8 @@ def _signals(runner: Runner, running: asyncio.Task[End], face: Face) -> Iterator
             running.cancel()
             return
         asked = True
+        in_hand = runner.tally.in_hand - limiter.waiting  # these have not departed
         runner.stop()
-        in_hand = runner.tally.in_hand
         flying = f" {counted(in_hand, 'message')} in flight will be finished." if in_hand else ""
         face.say(f"Stopping.{flying} Ctrl-C again stops at once.")
 

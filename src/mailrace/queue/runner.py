@@ -10,6 +10,7 @@ from uuid import UUID
 
 from mailrace.clock import Clock
 from mailrace.errors import ConflictError, MailraceError, MisuseError
+from mailrace.lifecycle import Tasks
 from mailrace.pool import Limiter, RetrySchedule
 from mailrace.queue.attempts import Handler, released
 from mailrace.queue.feed import Feed
@@ -117,26 +118,19 @@ class Runner:
             UnavailableError: The store cannot be used. What is in flight is finished first, and
                 what is known stays in the journal.
         """
-        finisher = asyncio.create_task(self.finisher.run(), name="finisher")
-        workers = [
-            asyncio.create_task(self._workers.work(number), name=f"worker-{number}")
-            for number in range(1, self._settings.workers + 1)
-        ]
-        for part in (finisher, *workers):
-            part.add_done_callback(self._stop_after_fault)
+        clerk, crew = Tasks(self.stop), Tasks(self.stop)
+        clerk.start("finisher", self.finisher.run())
+        for number in range(1, self._settings.workers + 1):
+            crew.start(f"worker-{number}", self._workers.work(number))
         try:
             await self._fill()
-            await self._let_finish(workers)
+            await self._let_finish(crew)
         except MailraceError:
-            await self._let_finish(workers)
+            await self._let_finish(crew)
             raise
         finally:
-            await self._wind_up(workers, finisher)
+            await self._wind_up(crew, clerk)
         return self._end or End.ALL_FINAL
-
-    def _stop_after_fault(self, part: asyncio.Task[None]) -> None:
-        if not part.cancelled() and part.exception() is not None:
-            self.stop()
 
     async def _fill(self) -> None:
         """Keeps the feed supplied until there is nothing left to do."""
@@ -149,13 +143,10 @@ class Runner:
                 await self._look_around()
             self._end_if_stuck()
 
-    async def _let_finish(self, workers: list[asyncio.Task[None]]) -> None:
+    async def _let_finish(self, crew: Tasks) -> None:
         self._stopping.set()
         self._feed.close()
-        await asyncio.wait(workers)
-        for worker in workers:
-            if not worker.cancelled():
-                worker.result()
+        await crew.drain()
 
     async def _live_session(self) -> None:
         """Opens a session, and a new one where the old one's leases have run out."""
@@ -230,38 +221,34 @@ class Runner:
     async def _sleep(self, seconds: float) -> None:
         await pause(seconds, self._stopping, self._clock)
 
-    async def _wind_up(
-        self, workers: list[asyncio.Task[None]], finisher: asyncio.Task[None]
-    ) -> None:
+    async def _wind_up(self, crew: Tasks, clerk: Tasks) -> None:
         """Hands back what was not begun, and leaves the books in order."""
         self._stopping.set()
         self._feed.close()
-        for worker in workers:
-            worker.cancel()
         session, gone = self._workers.session, False
         try:
-            await asyncio.gather(*workers, return_exceptions=True)
+            await crew.cancel()
             if session is not None:
-                gone = await self._settle(session, finisher)
+                gone = await self._settle(session, clerk)
         finally:
-            finisher.cancel()
-            await asyncio.gather(finisher, return_exceptions=True)
+            await clerk.cancel()
             if session is not None:
                 await session.close(keep_journal=not gone)
 
-    async def _settle(self, session: Session, finisher: asyncio.Task[None]) -> bool:
+    async def _settle(self, session: Session, clerk: Tasks) -> bool:
         """Tells the store everything; whether it has nothing more to ask this process."""
         now_ms = int(self._clock.unix_s() * 1000)
         for job in self._feed.drain():
             self.finisher.add(session, released(job, now_ms))
         settled = asyncio.create_task(self.finisher.settled())
+        ended = asyncio.create_task(clerk.drain())
         try:
-            await asyncio.wait({settled, finisher}, return_when=asyncio.FIRST_COMPLETED)
-            if finisher.done():
-                finisher.result()
+            await asyncio.wait({settled, ended}, return_when=asyncio.FIRST_COMPLETED)
+            clerk.check()
             settled.result()
         finally:
             settled.cancel()
+            ended.cancel()
         return await self._store.retire(session.process_id)
 
 
