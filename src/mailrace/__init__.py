@@ -2,7 +2,7 @@
 
 from importlib.metadata import version
 
-from mailrace.api import Outcome, send, stream
+from mailrace.api import send, stream
 from mailrace.errors import (
     ConflictError,
     MailraceError,
@@ -12,7 +12,7 @@ from mailrace.errors import (
 )
 from mailrace.mail.campaign import Campaign
 from mailrace.mail.mime import Attachment, InlineImage
-from mailrace.mail.run import Report
+from mailrace.mail.run import Outcome, Report
 
 __version__ = version("mailrace")
 __all__ = [

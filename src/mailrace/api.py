@@ -5,42 +5,20 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, M
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-import msgspec
-
 from mailrace.clock import SystemClock
 from mailrace.errors import MisuseError
+from mailrace.events import Events
 from mailrace.mail.campaign import Campaign
 from mailrace.mail.intake import Rejected, Rows, listed_rows, open_table
 from mailrace.mail.message import Mailer
-from mailrace.mail.run import CampaignRun, Report, RunOptions
-from mailrace.mail.sending import address_of, check
+from mailrace.mail.run import CampaignRun, Outcome, Report, RunOptions
+from mailrace.mail.sending import check
 from mailrace.pool import Limiter, Rate, RetrySchedule
-from mailrace.queue import Attempted, End, JobState
+from mailrace.queue import End
 from mailrace.settings import DEFAULT_STORE, Settings, settings_of
 from mailrace.wiring import Chance, open_limiter, open_mailer, open_store
 
 _FOLLOWED = 1000
-
-
-class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """How one attempt to send one message ended.
-
-    Attributes:
-        state: `completed` (accepted by the server), `failed`, `retryable` or `uncertain`.
-        message: The local part of its Message-ID.
-        reason: A short text to group by, for example `550 5.1.1`.
-        detail: The server's words.
-        attempt: 1 for the first.
-        worker: The number of the worker that made it.
-    """
-
-    state: JobState
-    address: str
-    message: str
-    reason: str
-    detail: str
-    attempt: int
-    worker: int
 
 
 People = str | Path | Iterable[Mapping[str, str]]
@@ -211,7 +189,9 @@ async def _opened(
     held_back: _Outcomes | None = None,
 ) -> AsyncIterator[CampaignRun]:
     """A campaign with its people taken in, ready to be worked off."""
-    clock, chance = SystemClock(), Chance()
+    clock, chance, events = SystemClock(), Chance(), Events()
+    if on_outcome is not None:
+        events.follow(Outcome, on_outcome)
     rows: Rows
     if isinstance(people, str | Path):
         rows = open_table(Path(people), email_column=email_column)
@@ -234,7 +214,7 @@ async def _opened(
             options=options,
             clock=clock,
             names=chance.name,
-            on_attempt=None if on_outcome is None else _outcomes_to(on_outcome),
+            events=events,
         )
         await run.take_in(rejected=_nowhere)
         yield run
@@ -258,23 +238,6 @@ def _options(
         limit=limit,
         resend_uncertain=resend_uncertain,
     )
-
-
-def _outcomes_to(follow: Callable[[Outcome], None]) -> Callable[[Attempted, str], None]:
-    def on_attempt(attempted: Attempted, message: str) -> None:
-        follow(
-            Outcome(
-                state=attempted.record.state,
-                address=address_of(attempted.job),
-                message=message,
-                reason=attempted.result.reason,
-                detail=attempted.result.detail,
-                attempt=attempted.job.attempt,
-                worker=attempted.worker,
-            )
-        )
-
-    return on_attempt
 
 
 def _nowhere(row: Rejected) -> None:

@@ -16,7 +16,7 @@ class Events:
     def __init__(self) -> None:
         self._followers: dict[type, list[Callable[[object], None]]] = {}
 
-    def follow(self, kind: type[_E], follower: Callable[[_E], None]) -> None:
+    def follow(self, kind: type[_E], follower: Callable[[_E], object]) -> None:
         """Calls `follower` with every event of exactly this class from now on."""
 
         def deliver(event: object) -> None:

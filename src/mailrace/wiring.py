@@ -61,7 +61,7 @@ def store_path(url: str) -> Path:
     if scheme != "sqlite" or not rest.startswith("/") or len(rest) < 2:
         raise MisuseError(
             f"{_without_secret(url)!r} is not a store that can be used",
-            hint="write it like sqlite:///mail.db, or sqlite:////var/lib/mail.db",
+            hint="write --store, or DATABASE_URL, like sqlite:///mail.db",
         )
     return Path(unquote(rest[1:]))
 

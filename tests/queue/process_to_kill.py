@@ -12,6 +12,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from mailrace.clock import SystemClock
+from mailrace.events import Events
 from mailrace.pool import NoLimit, RetrySchedule
 from mailrace.queue import ClaimedJob, Gate, Result, Runner, RunnerSettings, Step
 from mailrace.queue.stores.sqlite import SqliteStore
@@ -43,6 +44,7 @@ async def main(folder: Path, batch_id: int) -> None:
             ),
             clock=SystemClock(),
             names=uuid4,
+            events=Events(),
         ).run()
     finally:
         await store.close()

@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 from mailrace.errors import UnavailableError
+from mailrace.events import Events
 from mailrace.pool import Limiter, NoLimit, RetrySchedule
 from mailrace.queue import (
     Attempted,
@@ -71,6 +72,9 @@ class World:
         store: SqliteStore | None = None,
         on_attempt: Callable[[Attempted], None] | None = None,
     ) -> Runner:
+        events = Events()
+        if on_attempt is not None:
+            events.follow(Attempted, on_attempt)
         return Runner(
             store=store or self.store,
             batch_id=batch_id,
@@ -84,7 +88,7 @@ class World:
             ),
             clock=self.clock,
             names=uuid4,
-            on_attempt=on_attempt,
+            events=events,
         )
 
     async def run(self, handler: Handler, batch_id: int, **settings: Any) -> End:

@@ -84,6 +84,10 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "no address column": (words(people="nameless.csv"), "--email-column"),
     "wrong address column": (words("--email-column", "mail"), "no column 'mail'"),
     "only bad rows": (words(people="bad.csv"), "no row that can be sent to"),
+    "no such authorities": (
+        words(via="smtp://relay.example?ca=none.pem"),
+        "ca names a PEM file",
+    ),
     "variable in html": (words(html="typo.html"), "did you mean 'name'"),
     "missing html": (words(html="none.html"), "none.html cannot be read"),
     "an option twice": (words("--html", "hello.html"), "--html specified multiple times"),

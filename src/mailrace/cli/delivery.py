@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from mailrace.cli.logs import attempt_log
+from mailrace.cli.logs import log_events
 from mailrace.cli.output import as_json, tell
 from mailrace.cli.progress import Face, face_for, watch
 from mailrace.cli.snapshot import Snapshot, snapshot
@@ -15,16 +15,15 @@ from mailrace.cli.summary import Summary, continuing, lines, summarise
 from mailrace.cli.words import counted
 from mailrace.clock import Clock, SystemClock
 from mailrace.errors import ConflictError, MisuseError
+from mailrace.events import Events
 from mailrace.mail.intake import RejectedFile, rejected_path
 from mailrace.mail.message import Mailer
 from mailrace.mail.run import CampaignRun, RunOptions
 from mailrace.mail.sending import Checked
 from mailrace.pool import Limiter, RetrySchedule
-from mailrace.queue import Attempted, End, Runner
+from mailrace.queue import End, Runner
 from mailrace.settings import Settings
 from mailrace.wiring import Chance, Stored, event_loop, open_limiter, open_mailer, open_store
-
-Follow = Callable[[Attempted, str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +46,12 @@ class Order:
     verbose: bool = False
 
 
-def deliver(order: Order, *, follow: Follow | None = None) -> int:
-    """Sends, shows, sums up; returns the exit code.
-
-    Args:
-        follow: Called with every attempt that ended, and the message's id.
-    """
+def deliver(order: Order, events: Events) -> int:
+    """Sends, shows, sums up; returns the exit code."""
+    if order.verbose:
+        log_events(events)
     with asyncio.Runner(loop_factory=event_loop()) as runner:
-        summary = runner.run(_deliver(order, follow, SystemClock()))
+        summary = runner.run(_deliver(order, events, SystemClock()))
     if order.json:
         tell(as_json(summary))
     else:
@@ -63,12 +60,12 @@ def deliver(order: Order, *, follow: Follow | None = None) -> int:
     return summary.exit_code
 
 
-async def _deliver(order: Order, follow: Follow | None, clock: Clock) -> Summary:
+async def _deliver(order: Order, events: Events, clock: Clock) -> Summary:
     stored = open_store(order.settings.store, clock)
     try:
         mailer = open_mailer(order.settings.via or "", clock)
         try:
-            return await _Delivery(order, stored, mailer, follow, clock).run()
+            return await _Delivery(order, stored, mailer, events, clock).run()
         finally:
             await mailer.close()
     finally:
@@ -79,12 +76,12 @@ class _Delivery:
     """One run, watched, from the first row to the summary."""
 
     def __init__(
-        self, order: Order, stored: Stored, mailer: Mailer, follow: Follow | None, clock: Clock
+        self, order: Order, stored: Stored, mailer: Mailer, events: Events, clock: Clock
     ) -> None:
         self._order = order
         self._stored = stored
         self._mailer = mailer
-        self._follow = follow
+        self._events = events
         self._clock = clock
         self._face = face_for(clock, plain=order.verbose)
         self._limiter = open_limiter(
@@ -118,7 +115,7 @@ class _Delivery:
             ),
             clock=self._clock,
             names=Chance().name,
-            on_attempt=attempt_log() if self._order.verbose else self._follow,
+            events=self._events,
         )
 
     async def _take_in(self, run: CampaignRun) -> Path | None:
@@ -134,7 +131,7 @@ class _Delivery:
         watching = asyncio.create_task(
             watch(lambda rate: self._look(run, rate), self._face, self._clock)
         )
-        with _signals(run.runner, working, self._limiter, self._face):
+        with _signals(run.runner, working, self._face):
             try:
                 return await working
             except asyncio.CancelledError:
@@ -166,9 +163,7 @@ def bottleneck(runner: Runner, limiter: Limiter, settings: Settings) -> str:
 
 
 @contextlib.contextmanager
-def _signals(
-    runner: Runner, running: asyncio.Task[End], limiter: Limiter, face: Face
-) -> Iterator[None]:
+def _signals(runner: Runner, running: asyncio.Task[End], face: Face) -> Iterator[None]:
     loop = asyncio.get_running_loop()
     asked = False
 
@@ -179,9 +174,9 @@ def _signals(
             running.cancel()
             return
         asked = True
-        in_hand = runner.tally.in_hand - limiter.waiting  # these have not departed
+        departed = runner.committed
         runner.stop()
-        flying = f" {counted(in_hand, 'message')} in flight will be finished." if in_hand else ""
+        flying = f" {counted(departed, 'message')} in flight will be finished." if departed else ""
         face.say(f"Stopping.{flying} Ctrl-C again stops at once.")
 
     for number in (signal.SIGINT, signal.SIGTERM):

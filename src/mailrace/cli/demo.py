@@ -12,10 +12,12 @@ from mailrace.cli.files import read_html
 from mailrace.cli.output import tell
 from mailrace.demo.server import DemoServer
 from mailrace.errors import MisuseError
+from mailrace.events import Events
 from mailrace.mail.campaign import Campaign
 from mailrace.mail.intake import open_table
-from mailrace.mail.sending import address_of, check
-from mailrace.queue import Attempted, JobState
+from mailrace.mail.run import Outcome
+from mailrace.mail.sending import check
+from mailrace.queue import JobState
 from mailrace.settings import Settings
 
 _FILES = ("people.csv", "welcome.html", "millrace.png")
@@ -33,15 +35,16 @@ def demo(folder: Path = Path("mailrace-demo")) -> int:
     _prepare(folder)
     sent: Counter[str] = Counter()
 
-    def follow(attempted: Attempted, _: str) -> None:
-        if attempted.record.state is JobState.COMPLETED:
-            sent[address_of(attempted.job)] += 1
-
+    events = Events()
+    events.follow(Outcome, lambda outcome: sent.update(_accepted(outcome)))
     with DemoServer(folder / "received") as server:
-        order = _order(folder, server.port)
-        code = deliver(order, follow=follow)
+        code = deliver(_order(folder, server.port), events)
     tell("\n".join(_comparison(sent, server.received, folder)))
     return code if sent == server.received else FAILURES
+
+
+def _accepted(outcome: Outcome) -> list[str]:
+    return [outcome.address] if outcome.state is JobState.COMPLETED else []
 
 
 def _prepare(folder: Path) -> None:

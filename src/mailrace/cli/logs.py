@@ -1,23 +1,25 @@
-"""Log lines of a run: one JSON object an attempt, when asked for."""
+"""Log lines of a run: one JSON object an event, when asked for."""
 
 import sys
 from collections.abc import Callable
+from typing import Final
 
 import structlog
 
-from mailrace.mail.sending import address_of
-from mailrace.queue import Attempted
+from mailrace.events import Events
+from mailrace.mail.run import Outcome
+from mailrace.queue import JobState, LeaseLost, Rescued, Troubled
 
-_EVENTS = {
-    "completed": "sent",
-    "failed": "failed",
-    "retryable": "retrying",
-    "uncertain": "uncertain",
+_NAMES: Final = {
+    JobState.COMPLETED: "sent",
+    JobState.FAILED: "failed",
+    JobState.RETRYABLE: "retrying",
+    JobState.UNCERTAIN: "uncertain",
 }
 
 
-def attempt_log() -> Callable[[Attempted, str], None]:
-    """A follower that writes what came of each attempt to standard error."""
+def log_events(events: Events) -> None:
+    """Writes what happens to standard error; lines about a message name it and its worker."""
     log = structlog.wrap_logger(
         structlog.PrintLogger(sys.stderr),
         processors=[
@@ -25,16 +27,22 @@ def attempt_log() -> Callable[[Attempted, str], None]:
             structlog.processors.JSONRenderer(ensure_ascii=False),
         ],
     )
+    say: Callable[..., object] = log.msg
+    events.follow(Outcome, lambda outcome: _log_outcome(say, outcome))
+    events.follow(
+        Troubled, lambda event: say("in trouble", worker=event.worker, problem=str(event.error))
+    )
+    events.follow(Rescued, lambda event: say("rescued", jobs=event.jobs))
+    events.follow(LeaseLost, lambda event: say("lease lost", jobs=event.jobs))
 
-    def follow(attempted: Attempted, message: str) -> None:
-        log.msg(
-            _EVENTS[attempted.record.state],
-            worker=attempted.worker,
-            message=message,
-            to=address_of(attempted.job),
-            attempt=attempted.job.attempt,
-            reason=attempted.result.reason,
-            detail=attempted.result.detail,
-        )
 
-    return follow
+def _log_outcome(say: Callable[..., object], outcome: Outcome) -> None:
+    say(
+        _NAMES[outcome.state],
+        worker=outcome.worker,
+        message=outcome.message,
+        to=outcome.address,
+        attempt=outcome.attempt,
+        reason=outcome.reason,
+        detail=outcome.detail,
+    )

@@ -18,6 +18,7 @@ from mailrace.cli.progress import face_for
 from mailrace.cli.rehearsal import rehearsal, rehearsal_lines
 from mailrace.clock import SystemClock
 from mailrace.errors import MisuseError
+from mailrace.events import Events
 from mailrace.mail.campaign import Campaign
 from mailrace.mail.intake import open_source, open_table
 from mailrace.mail.sending import Checked, check
@@ -60,19 +61,18 @@ def send(
             return _show_preview(checked, options.preview, json=options.json)
         if options.dry_run:
             return _show_rehearsal(checked, json=options.json)
-        return deliver(
-            Order(
-                source=people,
-                checked=checked,
-                settings=settings,
-                arguments=arguments,
-                limit=options.limit,
-                wait=not options.no_wait,
-                resend_uncertain=options.resend_uncertain,
-                json=options.json,
-                verbose=options.verbose,
-            )
+        order = Order(
+            source=people,
+            checked=checked,
+            settings=settings,
+            arguments=arguments,
+            limit=options.limit,
+            wait=not options.no_wait,
+            resend_uncertain=options.resend_uncertain,
+            json=options.json,
+            verbose=options.verbose,
         )
+        return deliver(order, Events())
 
 
 def _settings(options: SendOptions) -> Settings:

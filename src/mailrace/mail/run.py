@@ -9,9 +9,17 @@ from uuid import UUID
 import msgspec
 
 from mailrace.clock import Clock
+from mailrace.events import Events
 from mailrace.mail.intake import Rejected
 from mailrace.mail.message import Mailer
-from mailrace.mail.sending import CampaignHandler, Checked, Intake, enqueue, open_campaign
+from mailrace.mail.sending import (
+    CampaignHandler,
+    Checked,
+    Intake,
+    address_of,
+    enqueue,
+    open_campaign,
+)
 from mailrace.pool import Limiter, RetrySchedule
 from mailrace.queue import (
     Attempted,
@@ -79,6 +87,27 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     reasons: list[Reason]
 
 
+class Outcome(msgspec.Struct, frozen=True, kw_only=True):
+    """How one attempt to send one message ended.
+
+    Attributes:
+        state: `completed` (accepted by the server), `failed`, `retryable` or `uncertain`.
+        message: The local part of its Message-ID.
+        reason: A short text to group by, for example `550 5.1.1`.
+        detail: The server's words.
+        attempt: 1 for the first.
+        worker: The number of the worker that made it.
+    """
+
+    state: JobState
+    address: str
+    message: str
+    reason: str
+    detail: str
+    attempt: int
+    worker: int
+
+
 class CampaignRun:
     """Takes the people in, sends, and reports.
 
@@ -116,12 +145,13 @@ class CampaignRun:
         options: RunOptions,
         clock: Clock,
         names: Callable[[], UUID],
-        on_attempt: Callable[[Attempted, str], None] | None = None,
+        events: Events,
     ) -> Self:
         """Opens the campaign in its store, anew or to go on.
 
         Args:
-            on_attempt: Called with every attempt that ended, and the message's id.
+            events: Where the queue's events go, and an `Outcome` for every attempt that ended if
+                somebody follows them already.
 
         Raises:
             ConflictError: The name belongs to another campaign.
@@ -129,6 +159,8 @@ class CampaignRun:
         batch, token = await open_campaign(store, checked.campaign, names().hex[:20])
         if options.resend_uncertain:
             await store.resend(batch.id)
+        if events.followed(Outcome):
+            events.follow(Attempted, lambda attempted: events.emit(_outcome(attempted, token)))
         runner = Runner(
             store=store,
             batch_id=batch.id,
@@ -141,7 +173,7 @@ class CampaignRun:
             ),
             clock=clock,
             names=names,
-            on_attempt=_with_message_id(on_attempt, token),
+            events=events,
         )
         return cls(batch, checked, store=store, runner=runner, clock=clock, limit=options.limit)
 
@@ -196,9 +228,13 @@ class CampaignRun:
         )
 
 
-def _with_message_id(
-    follow: Callable[[Attempted, str], None] | None, token: str
-) -> Callable[[Attempted], None] | None:
-    if follow is None:
-        return None
-    return lambda attempted: follow(attempted, f"{token}.{attempted.job.id}")
+def _outcome(attempted: Attempted, token: str) -> Outcome:
+    return Outcome(
+        state=attempted.record.state,
+        address=address_of(attempted.job),
+        message=f"{token}.{attempted.job.id}",
+        reason=attempted.result.reason,
+        detail=attempted.result.detail,
+        attempt=attempted.job.attempt,
+        worker=attempted.worker,
+    )

@@ -1,6 +1,6 @@
 """A campaign on its way: checked, enqueued, then worked off by a runner."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from random import Random
@@ -14,6 +14,7 @@ from mailrace.mail.classification import judge
 from mailrace.mail.intake import Recipient, Rejected, Rows, Survey, read_batches, survey
 from mailrace.mail.message import Mailer, Message
 from mailrace.mail.mime import CompiledMessage
+from mailrace.mail.templates import UnfitValueError
 from mailrace.queue import Batch, ClaimedJob, Gate, NewJob, Result, Step, Store
 
 _BATCH = 1000
@@ -60,8 +61,8 @@ def check(
     """Reads the people once and writes the message for the first and a random hundred of them.
 
     Raises:
-        MisuseError: The people cannot be read, or a template cannot be filled in with their
-            columns. Nothing was enqueued.
+        MisuseError: The people cannot be read, a template cannot be filled in with their columns,
+            or no row has values that fit. Nothing was enqueued.
     """
     compiled = campaign.compile("check")
     rejected: list[Rejected] = []
@@ -76,13 +77,21 @@ def check(
             f"{people.name} has no row that can be sent to",
             hint=f"line {rejected[0].line}: {rejected[0].reason}",
         )
-    for one in (found.first, *found.sample):
+    _try_out(compiled, people.name, (found.first, *found.sample))
+    return Checked(campaign=campaign, people=people, survey=found, rejected=tuple(rejected))
+
+
+def _try_out(compiled: CompiledMessage, name: str, rows: Sequence[Recipient]) -> None:
+    """Writes the message for some rows; a value that does not fit stops only if none fits."""
+    unfit: list[MisuseError] = []
+    for one in rows:
         try:
             write(compiled, one, "check", date_s=0)
         except MisuseError as error:
-            problem = f"line {one.line} of {people.name}: {error.problem}"
-            raise MisuseError(problem, hint=error.hint) from error
-    return Checked(campaign=campaign, people=people, survey=found, rejected=tuple(rejected))
+            problem = f"line {one.line} of {name}: {error.problem}"
+            unfit.append(MisuseError(problem, hint=error.hint))
+            if not isinstance(error, UnfitValueError) or len(unfit) == len(rows):
+                raise unfit[0] from error
 
 
 def write(compiled: CompiledMessage, to: Recipient, local: str, *, date_s: int) -> Message:

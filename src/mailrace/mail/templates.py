@@ -22,6 +22,10 @@ _COMMENT_HINT: Final = "{# begins a template comment: in CSS put a space between
 _NEEDS_LOADER: Final = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
 
 
+class UnfitValueError(MisuseError):
+    """A template came out with something that cannot be sent: the row's fault, not its own."""
+
+
 class CompiledTemplate:
     """A template, ready to be filled in.
 
@@ -110,7 +114,9 @@ class CompiledTemplate:
             # Some name the header themselves: once is enough.
             head, _, problem = error.problem.partition(": ")
             named = problem and where.lower().endswith(head.lower())
-            return MisuseError(f"{where}: {problem if named else error.problem}", hint=error.hint)
+            return UnfitValueError(
+                f"{where}: {problem if named else error.problem}", hint=error.hint
+            )
         if isinstance(error, SecurityError):
             return MisuseError(f"{where}: not allowed in a template: {error}")
         unknown = _UNDEFINED_NAME(str(error)) if isinstance(error, UndefinedError) else None

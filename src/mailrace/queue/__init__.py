@@ -2,10 +2,10 @@
 
 from mailrace.queue.attempts import Gate, Handler, Result
 from mailrace.queue.jobs import Batch, BatchReport, ClaimedJob, NewJob, Reason
-from mailrace.queue.runner import End, Runner, RunnerSettings
+from mailrace.queue.runner import End, LeaseLost, Rescued, Runner, RunnerSettings
 from mailrace.queue.states import JobState, Step
 from mailrace.queue.store import Store
-from mailrace.queue.workers import Attempted
+from mailrace.queue.workers import Attempted, Troubled
 
 __all__ = [
     "Attempted",
@@ -16,11 +16,14 @@ __all__ = [
     "Gate",
     "Handler",
     "JobState",
+    "LeaseLost",
     "NewJob",
     "Reason",
+    "Rescued",
     "Result",
     "Runner",
     "RunnerSettings",
     "Step",
     "Store",
+    "Troubled",
 ]

@@ -1,6 +1,5 @@
 """One attempt at a job: what a handler is given, what it answers, and what follows from that."""
 
-import asyncio
 from typing import Protocol
 
 import msgspec
@@ -28,30 +27,17 @@ class Result(msgspec.Struct, frozen=True, gc=False):
 class Gate:
     """What an attempt passes on the way out: the limit first, the journal last."""
 
-    __slots__ = ("_job", "_limiter", "_session", "_standing", "committed")
+    __slots__ = ("_job", "_limiter", "_session", "committed")
 
-    def __init__(
-        self,
-        job: ClaimedJob,
-        limiter: Limiter,
-        session: Session,
-        standing: set[asyncio.Task[object]],
-    ) -> None:
+    def __init__(self, job: ClaimedJob, limiter: Limiter, session: Session) -> None:
         self._job = job
         self._limiter = limiter
         self._session = session
-        self._standing = standing
         self.committed = False
 
     async def permit(self) -> None:
-        """Waits for the limit; cancelled when the run is to stop, as nothing has begun."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._standing.add(task)
-        try:
-            await self._limiter.wait()
-        finally:
-            self._standing.discard(task)
+        """Waits for the limit."""
+        await self._limiter.wait()
 
     def commit(self) -> None:
         """Notes that the far side may have the job from now on.
@@ -67,8 +53,8 @@ class Gate:
 class Handler(Protocol):
     """Does a job once.
 
-    An exception that is not named here is a fault: the job is retried, or `uncertain` if it was
-    committed.
+    Before it commits it may be cancelled, when the run is to stop. An exception that is not named
+    here is a fault: the job is retried, or `uncertain` if it was committed.
 
     Raises:
         UnavailableError: Nothing was done and nothing can be for now: the job goes back, no

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from mailrace.clock import Clock
 from mailrace.errors import ConflictError, MailraceError, MisuseError
+from mailrace.events import Events
 from mailrace.lifecycle import Tasks
 from mailrace.pool import Limiter, RetrySchedule
 from mailrace.queue.attempts import Handler, released
@@ -21,7 +22,7 @@ from mailrace.queue.rescue import rescue_the_dead
 from mailrace.queue.session import LEASE_S, Session
 from mailrace.queue.states import JobState
 from mailrace.queue.store import Store
-from mailrace.queue.workers import Attempted, Tally, Workers, pause
+from mailrace.queue.workers import Tally, Workers, pause
 
 # How long to look away when nothing can be done; other processes may finish or die meanwhile.
 _LOOK_S = 1.0
@@ -36,6 +37,20 @@ class End(StrEnum):
     LEFT = "left for the next run"
     STOPPED = "stopped"
     REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rescued:
+    """Jobs of a process that died or froze can run again."""
+
+    jobs: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseLost:
+    """This process was silent for a whole lease; the jobs it had not begun were let go."""
+
+    jobs: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +86,7 @@ class Runner:
         settings: RunnerSettings,
         clock: Clock,
         names: Callable[[], UUID],
-        on_attempt: Callable[[Attempted], None] | None = None,
+        events: Events,
     ) -> None:
         self._store = store
         self._batch_id = batch_id
@@ -79,6 +94,7 @@ class Runner:
         self._clock = clock
         self._names = names
         self._boot = boot_id()
+        self._events = events
         self._end: End | None = None
         self._stopping = asyncio.Event()
         self._wake = asyncio.Event()
@@ -94,17 +110,22 @@ class Runner:
             clock=clock,
             stopping=self._stopping,
             wake=self._wake,
-            on_attempt=on_attempt,
+            events=events,
         )
+
+    @property
+    def committed(self) -> int:
+        """Attempts that the far side may have by now."""
+        return self._workers.committed
 
     @property
     def tally(self) -> Tally:
         return self._workers.tally
 
     def stop(self) -> None:
-        """Finishes what is in flight and ends; what waits for the limit is not. Idempotent."""
+        """Finishes what the far side may have, recalls the rest, and ends. Idempotent."""
         self._end = self._end or End.STOPPED
-        self._workers.dismiss_standing()
+        self._workers.recall()
         self._stopping.set()
         self._feed.close()
         self._wake.set()
@@ -154,6 +175,7 @@ class Runner:
         if session is not None and session.alive:
             return
         if session is not None:
+            self._events.emit(LeaseLost(jobs=len(self._feed)))
             self._feed.drain()  # somebody else may have these by now
             gone = await self._store.retire(session.process_id)
             await session.close(keep_journal=not gone)
@@ -166,7 +188,9 @@ class Runner:
         if now_s - self._rescued_s >= _RESCUE_S:
             self._rescued_s = now_s
             now_ms = int(self._clock.unix_s() * 1000)
-            await rescue_the_dead(self._store, self._settings.journals, self._boot, now_ms)
+            jobs = await rescue_the_dead(self._store, self._settings.journals, self._boot, now_ms)
+            if jobs:
+                self._events.emit(Rescued(jobs=jobs))
 
     async def _claim(self) -> bool:
         """Claims what the feed wants; false when nothing is available."""

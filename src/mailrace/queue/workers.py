@@ -3,11 +3,11 @@
 import asyncio
 import contextlib
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from mailrace.clock import Clock
 from mailrace.errors import ConflictError, MailraceError, RejectedError, UnavailableError
+from mailrace.events import Events
 from mailrace.pool import Limiter, RetrySchedule
 from mailrace.queue.attempts import Gate, Handler, Result, finished, released
 from mailrace.queue.feed import Feed
@@ -28,6 +28,14 @@ class Attempted:
     job: ClaimedJob
     result: Result
     record: Finished
+    worker: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Troubled:
+    """A worker could not reach the far side, or was refused by it; its job went back."""
+
+    error: MailraceError
     worker: int
 
 
@@ -67,7 +75,7 @@ class Workers:
         clock: Clock,
         stopping: asyncio.Event,
         wake: asyncio.Event,
-        on_attempt: Callable[[Attempted], None] | None,
+        events: Events,
     ) -> None:
         self._feed = feed
         self._handler = handler
@@ -77,8 +85,8 @@ class Workers:
         self._clock = clock
         self._stopping = stopping
         self._wake = wake
-        self._on_attempt = on_attempt
-        self._standing: set[asyncio.Task[object]] = set()
+        self._events = events
+        self._under_way: dict[int, tuple[asyncio.Task[object], Gate]] = {}
         self.session: Session | None = None
         self.tally = Tally()
 
@@ -92,10 +100,16 @@ class Workers:
                 await self._sit_out(pause_s)
                 pause_s = min(_PAUSE_MAX_S, pause_s * 2)
 
-    def dismiss_standing(self) -> None:
-        """Ends the workers that wait for the limit; their jobs go back to the feed."""
-        for task in tuple(self._standing):
-            task.cancel()
+    @property
+    def committed(self) -> int:
+        """Attempts that the far side may have by now."""
+        return sum(gate.committed for _, gate in self._under_way.values())
+
+    def recall(self) -> None:
+        """Ends the workers whose attempt is not committed; their jobs go back to the feed."""
+        for task, gate in tuple(self._under_way.values()):
+            if not gate.committed:
+                task.cancel()
 
     async def _attempt(self, job: ClaimedJob, number: int) -> bool:
         """Runs the handler once; false when the far side cannot be reached."""
@@ -107,14 +121,19 @@ class Workers:
             return await self._handle(session, job, number)
         finally:
             self.tally.in_hand -= 1
+            self._under_way.pop(number, None)
 
     async def _handle(self, session: Session, job: ClaimedJob, number: int) -> bool:
-        gate = Gate(job, self._limiter, session, self._standing)
+        gate = Gate(job, self._limiter, session)
+        task = asyncio.current_task()
+        assert task is not None
+        self._under_way[number] = task, gate
         try:
             result = await self._handler(job, gate)
             record = self._record(job, result)
         except (UnavailableError, RejectedError) as error:
             self._hand_back(session, job, error, committed=gate.committed)
+            self._events.emit(Troubled(error=error, worker=number))
             return False
         except asyncio.CancelledError as error:
             if _is_cancelled():
@@ -168,8 +187,8 @@ class Workers:
             self.tally.trouble = error
         self._finisher.add(session, record)
         self.tally.ended[record.state] += 1
-        if self._on_attempt is not None:
-            self._on_attempt(Attempted(job=job, result=result, record=record, worker=number))
+        if self._events.followed(Attempted):
+            self._events.emit(Attempted(job=job, result=result, record=record, worker=number))
 
     async def _sit_out(self, pause_s: float) -> None:
         self.tally.paused += 1

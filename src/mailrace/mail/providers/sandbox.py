@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from uuid import uuid4
 
-from mailrace.errors import MisuseError, UnavailableError
+from mailrace.errors import RejectedError, UnavailableError
 from mailrace.mail.message import Answer, Gate, Message, Reply, Stage
 
 _MESSAGE_ID = re.compile(rb"^Message-ID: <([A-Za-z0-9._-]+)@", re.MULTILINE)
@@ -15,21 +15,12 @@ class SandboxMailer:
     """Writes `FOLDER/LOCAL-PART-OF-MESSAGE-ID.eml`; the same message again is the same file."""
 
     def __init__(self, folder: Path) -> None:
-        """Makes the folder.
-
-        Raises:
-            MisuseError: It cannot be made.
-        """
+        """The folder is made with the first message."""
         self.folder = folder
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise MisuseError(
-                f"the sandbox {folder} cannot be made: {error.strerror}",
-                hint="give another folder: --via sandbox:FOLDER",
-            ) from error
+        self._made = False
 
     async def send(self, message: Message, gate: Gate) -> tuple[Answer, ...]:
+        self._make()
         await gate.permit()
         draft = self.folder / f".{uuid4()}.part"
         try:
@@ -43,6 +34,18 @@ class SandboxMailer:
         finally:
             draft.unlink(missing_ok=True)
         return _WRITTEN * len(message.recipients)
+
+    def _make(self) -> None:
+        if self._made:
+            return
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RejectedError(
+                f"the sandbox {self.folder} cannot be made: {error.strerror}",
+                hint="give another folder: --via sandbox:FOLDER",
+            ) from error
+        self._made = True
 
     async def close(self) -> None:
         return

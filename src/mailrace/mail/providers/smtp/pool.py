@@ -2,7 +2,6 @@
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
 
 from mailrace.clock import Clock
 from mailrace.errors import MisuseError
@@ -10,10 +9,6 @@ from mailrace.mail.providers.smtp.connection import Connection
 from mailrace.mail.providers.smtp.opening import open_connection, tls_context
 from mailrace.mail.providers.smtp.settings import SmtpSettings
 from mailrace.mail.providers.smtp.states import State
-
-if TYPE_CHECKING:
-    import ssl
-
 
 _READY = State.READY
 
@@ -27,10 +22,15 @@ class Pool:
     """
 
     def __init__(self, settings: SmtpSettings, clock: Clock) -> None:
+        """Makes an empty pool.
+
+        Raises:
+            MisuseError: The file with the authorities cannot be read.
+        """
         self._settings = settings
         self._messages = settings.messages
         self._clock = clock
-        self._context: ssl.SSLContext | None = None
+        self._context = tls_context(settings)
         self._slots = 0
         self._idle: list[Connection] = []
         self._alive: set[Connection] = set()
@@ -82,8 +82,6 @@ class Pool:
     async def open(self) -> Connection:
         """A new connection, for a slot that the caller has; raises as `acquire` does."""
         self._check_open()
-        if self._context is None:
-            self._context = tls_context(self._settings)
         connection = await open_connection(self._settings, self._context, self._clock, self._forget)
         if self._closing:
             connection.abort("the mailer was closed")
