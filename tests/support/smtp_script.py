@@ -1,6 +1,7 @@
 """An SMTP server on loopback that does what a script says, and keeps what it saw."""
 
 import asyncio
+import contextlib
 import base64
 import re
 import socket
@@ -114,7 +115,9 @@ class ScriptServer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for writer in self._writers:
-            writer.transport.abort()
+            # In Python 3.11.2 a TLS transport that was closed twice cannot be aborted.
+            with contextlib.suppress(AttributeError):
+                writer.transport.abort()
         # Not wait_closed: asyncio forgets to end it where a TLS handshake failed.
         await asyncio.sleep(0)
         await self._server.wait_closed()
