@@ -87,11 +87,12 @@ class RecordingServer:
         self._ready.set()
         async with server:
             await self._stopping.wait()
-        here = asyncio.current_task()
-        others = [task for task in asyncio.all_tasks() if task is not here]
-        for task in others:
-            task.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+            # Sessions that are asked to dawdle: from Python 3.12 on a server waits for them.
+            here = asyncio.current_task()
+            others = [task for task in asyncio.all_tasks() if task is not here]
+            for task in others:
+                task.cancel()
+            await asyncio.gather(*others, return_exceptions=True)
 
     async def _session(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._connections += 1

@@ -68,5 +68,7 @@ class DemoServer:
         )
         self.port = server.sockets[0].getsockname()[1]
         self._listening.set()
-        async with server:
+        try:
             await self._stopping.wait()
+        finally:
+            server.close()  # not waiting for sessions that nobody ended
