@@ -28,6 +28,7 @@ from mailrace.queue import (
     End,
     JobState,
     Reason,
+    Rescuer,
     Runner,
     RunnerSettings,
     Store,
@@ -158,6 +159,7 @@ class CampaignRun:
         """
         batch, token = await open_campaign(store, checked.campaign, names().hex[:20])
         if options.resend_uncertain:
+            await Rescuer(store, journals, clock).rescue()  # what a killed run left comes first
             await store.resend(batch.id)
         if events.followed(Outcome):
             events.follow(Attempted, lambda attempted: events.emit(_outcome(attempted, token)))

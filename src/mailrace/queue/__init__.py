@@ -2,6 +2,7 @@
 
 from mailrace.queue.attempts import Gate, Handler, Result
 from mailrace.queue.jobs import Batch, BatchReport, ClaimedJob, NewJob, Reason
+from mailrace.queue.rescue import Rescuer
 from mailrace.queue.runner import End, LeaseLost, Rescued, Runner, RunnerSettings
 from mailrace.queue.states import JobState, Step
 from mailrace.queue.store import Store
@@ -20,6 +21,7 @@ __all__ = [
     "NewJob",
     "Reason",
     "Rescued",
+    "Rescuer",
     "Result",
     "Runner",
     "RunnerSettings",

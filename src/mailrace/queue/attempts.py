@@ -27,17 +27,19 @@ class Result(msgspec.Struct, frozen=True, gc=False):
 class Gate:
     """What an attempt passes on the way out: the limit first, the journal last."""
 
-    __slots__ = ("_job", "_limiter", "_session", "committed")
+    __slots__ = ("_job", "_limiter", "_session", "committed", "permitted")
 
     def __init__(self, job: ClaimedJob, limiter: Limiter, session: Session) -> None:
         self._job = job
         self._limiter = limiter
         self._session = session
+        self.permitted = False
         self.committed = False
 
     async def permit(self) -> None:
         """Waits for the limit."""
         await self._limiter.wait()
+        self.permitted = True
 
     def commit(self) -> None:
         """Notes that the far side may have the job from now on.
@@ -58,7 +60,8 @@ class Handler(Protocol):
 
     Raises:
         UnavailableError: Nothing was done and nothing can be for now: the job goes back, no
-            attempt is counted, and the worker pauses.
+            attempt is counted, and the worker pauses. A job with which that happens three times
+            after its permit is taken to be the reason, and retried on its schedule.
         RejectedError: Nothing was done and nothing will be until a person acts: the run ends.
     """
 

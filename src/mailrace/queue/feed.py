@@ -51,8 +51,8 @@ class Feed:
         self._wake(len(jobs))
 
     def give_back(self, job: ClaimedJob) -> None:
-        """Puts a job that was not done at the front."""
-        self._jobs.appendleft(job)
+        """Puts a job that was not done behind the others: it may be what is in the way."""
+        self._jobs.append(job)
         self._wake(1)
 
     async def take(self) -> ClaimedJob | None:

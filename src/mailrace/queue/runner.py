@@ -18,7 +18,7 @@ from mailrace.queue.feed import Feed
 from mailrace.queue.finisher import Finisher
 from mailrace.queue.jobs import BatchReport
 from mailrace.queue.journal import boot_id
-from mailrace.queue.rescue import rescue_the_dead
+from mailrace.queue.rescue import Rescuer
 from mailrace.queue.session import LEASE_S, Session
 from mailrace.queue.states import JobState
 from mailrace.queue.store import Store
@@ -28,6 +28,7 @@ from mailrace.queue.workers import Tally, Workers, pause
 _LOOK_S = 1.0
 _SOON_S = 0.05
 _RESCUE_S = LEASE_S / 6
+_TROUBLES = 3
 
 
 class End(StrEnum):
@@ -95,10 +96,13 @@ class Runner:
         self._names = names
         self._boot = boot_id()
         self._events = events
+        # Without waiting, so many troubles in a row are the server's answer.
+        self._patience = min(settings.workers, _TROUBLES)
         self._end: End | None = None
         self._stopping = asyncio.Event()
         self._wake = asyncio.Event()
         self._rescued_s = float("-inf")
+        self._rescuer = Rescuer(store, settings.journals, clock)
         self._feed = Feed(settings.workers, self._wake)
         self.finisher = Finisher(store, clock)
         self._workers = Workers(
@@ -125,7 +129,6 @@ class Runner:
     def stop(self) -> None:
         """Finishes what the far side may have, recalls the rest, and ends. Idempotent."""
         self._end = self._end or End.STOPPED
-        self._workers.recall()
         self._stopping.set()
         self._feed.close()
         self._wake.set()
@@ -167,6 +170,7 @@ class Runner:
     async def _let_finish(self, crew: Tasks) -> None:
         self._stopping.set()
         self._feed.close()
+        self._workers.recall()
         await crew.drain()
 
     async def _live_session(self) -> None:
@@ -177,6 +181,9 @@ class Runner:
         if session is not None:
             self._events.emit(LeaseLost(jobs=len(self._feed)))
             self._feed.drain()  # somebody else may have these by now
+            while self.committed and self._end is None:  # their answers still count
+                await self._sleep(_SOON_S)
+            await self.finisher.settled()
             gone = await self._store.retire(session.process_id)
             await session.close(keep_journal=not gone)
         self._workers.session = await Session.open(
@@ -187,8 +194,8 @@ class Runner:
         now_s = self._clock.monotonic_s()
         if now_s - self._rescued_s >= _RESCUE_S:
             self._rescued_s = now_s
-            now_ms = int(self._clock.unix_s() * 1000)
-            jobs = await rescue_the_dead(self._store, self._settings.journals, self._boot, now_ms)
+            assert self._workers.session is not None
+            jobs = await self._rescuer.rescue(own=self._workers.session.process_id)
             if jobs:
                 self._events.emit(Rescued(jobs=jobs))
 
@@ -221,7 +228,7 @@ class Runner:
             return
         if self.tally.rejected:
             self._end = End.REJECTED
-        elif self.tally.paused == self._settings.workers and not self._settings.wait:
+        elif not self._settings.wait and self.tally.troubles >= self._patience:
             self._end = End.LEFT
 
     async def _look_around(self) -> None:

@@ -9,8 +9,9 @@ from uuid import UUID
 
 from mailrace.clock import Clock
 from mailrace.errors import ConflictError, MailraceError
-from mailrace.queue.jobs import ClaimedJob
+from mailrace.queue.jobs import ClaimedJob, Finished
 from mailrace.queue.journal import Journal
+from mailrace.queue.states import JobState, Step
 from mailrace.queue.store import Store
 
 LEASE_S = 30.0
@@ -76,9 +77,12 @@ class Session:
             ConflictError: The lease has run out: somebody else may have the job.
             UnavailableError: The journal cannot be written.
         """
-        if not self.alive:
-            raise ConflictError(f"the lease of job {job.id} has run out")
         self.journal.started(job.id, job.lease)
+        # In this order: whoever takes over reads the journal after the lease has ended, so either
+        # it finds the line, or the end is seen here.
+        if not self.alive:
+            self.journal.finished(Finished(job.id, job.lease, Step.RELEASE, JobState.AVAILABLE))
+            raise ConflictError(f"the lease of job {job.id} has run out")
 
     async def close(self, *, keep_journal: bool) -> None:
         """Stops renewing and lets the journal go. Idempotent.

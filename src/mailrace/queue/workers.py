@@ -19,6 +19,8 @@ from mailrace.queue.states import JobState, Step
 # A worker whose far side cannot be reached pauses so long, doubling up to a minute.
 _PAUSE_S = 1.0
 _PAUSE_MAX_S = 60.0
+# A job over which the conversation broke so often is retried on its own schedule.
+_BREAKS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,6 +49,7 @@ class Tally:
         in_hand: Attempts under way.
         paused: Workers that wait before they try to reach the far side again.
         trouble: What is in the way now, if anything.
+        troubles: How often in a row the far side could not be reached.
         rejected: The trouble is such that only a person can mend it.
         ended: Attempts that ended, by the state they led to.
     """
@@ -54,6 +57,7 @@ class Tally:
     in_hand: int = 0
     paused: int = 0
     trouble: MailraceError | None = None
+    troubles: int = 0
     rejected: bool = False
     ended: dict[JobState, int] = field(default_factory=lambda: dict.fromkeys(JobState, 0))
 
@@ -87,6 +91,7 @@ class Workers:
         self._wake = wake
         self._events = events
         self._under_way: dict[int, tuple[asyncio.Task[object], Gate]] = {}
+        self._broken: dict[int, int] = {}
         self.session: Session | None = None
         self.tally = Tally()
 
@@ -132,9 +137,12 @@ class Workers:
             result = await self._handler(job, gate)
             record = self._record(job, result)
         except (UnavailableError, RejectedError) as error:
-            self._hand_back(session, job, error, committed=gate.committed)
             self._events.emit(Troubled(error=error, worker=number))
-            return False
+            if not self._is_to_blame(job, gate):
+                self._hand_back(session, job, error, committed=gate.committed)
+                return False
+            result = Result(Step.RETRY, "connection lost", str(error))
+            record = self._record(job, result)
         except asyncio.CancelledError as error:
             if _is_cancelled():
                 self._abandon(session, job, number, committed=gate.committed)
@@ -148,13 +156,25 @@ class Workers:
             record = self._record(job, result)
         else:
             self.tally.trouble = None
+            self.tally.troubles = 0
         self._finish(session, job, result, record, number)
+        return True
+
+    def _is_to_blame(self, job: ClaimedJob, gate: Gate) -> bool:
+        """Whether the conversation broke too often over this very job."""
+        if not gate.permitted:
+            return False
+        broken = self._broken[job.id] = self._broken.get(job.id, 0) + 1
+        if broken < _BREAKS:
+            return False
+        del self._broken[job.id]
         return True
 
     def _hand_back(
         self, session: Session, job: ClaimedJob, error: MailraceError, *, committed: bool
     ) -> None:
         self.tally.trouble = error
+        self.tally.troubles += 1
         self.tally.rejected = self.tally.rejected or isinstance(error, RejectedError)
         if committed:  # the journal says that it went out, and the handler that nothing was done
             with contextlib.suppress(UnavailableError):

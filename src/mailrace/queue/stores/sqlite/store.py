@@ -1,6 +1,7 @@
 """The store on SQLite: one file, one writer thread a process, no server."""
 
 import asyncio
+import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -10,7 +11,7 @@ from typing import ParamSpec, Self, TypeVar
 import msgspec
 
 from mailrace.clock import Clock
-from mailrace.errors import ConflictError
+from mailrace.errors import ConflictError, UnavailableError
 from mailrace.pool import Schedule
 from mailrace.queue.jobs import (
     Batch,
@@ -36,6 +37,8 @@ from mailrace.queue.stores.sqlite.reports import batch_reasons, batch_report
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
+# More slices than there can be processes that hold one.
+_SLICES_AHEAD = 64
 _CLAIMED = msgspec.json.Decoder(list[tuple[int, int, int, msgspec.Raw]])
 
 
@@ -49,6 +52,7 @@ class SqliteStore:
         self.path = path
         self._connection = connection
         self._clock = clock
+        self._stat = path.stat()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mailrace-store")
 
     @classmethod
@@ -105,6 +109,7 @@ class SqliteStore:
     def renewer(self, process_id: int, lease_s: float) -> Callable[[], bool]:
         def renew() -> bool:
             # A connection of its own, for a moment: the writer thread may be busy.
+            self._check_there()
             connection = connect(self.path)
             try:
                 with mapped_errors(self.path):
@@ -209,8 +214,11 @@ class SqliteStore:
         return await self._write(self._take_slots, limit, schedule, slots)
 
     def _take_slots(self, limit: str, schedule: Schedule, slots: int) -> float:
-        next_us = one(self._connection, "limit_select", name=limit) or 0
-        first_s, next_s = schedule.take(next_us / 1e6, from_s=self._clock.unix_s(), slots=slots)
+        now_s = self._clock.unix_s()
+        next_s = (one(self._connection, "limit_select", name=limit) or 0) / 1e6
+        if next_s - now_s > _SLICES_AHEAD * slots * schedule.interval_s:
+            next_s = now_s  # it was taken by another clock, or under a slower rate
+        first_s, next_s = schedule.take(next_s, from_s=now_s, slots=slots)
         run(self._connection, "limit_update", name=limit, next_slot_us=int(next_s * 1e6))
         return first_s
 
@@ -220,6 +228,7 @@ class SqliteStore:
 
     async def _write(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         def in_transaction() -> _T:
+            self._check_there()
             with mapped_errors(self.path), transaction(self._connection):
                 return work(*args, **kwargs)
 
@@ -235,6 +244,18 @@ class SqliteStore:
                     self._connection.execute("COMMIT")
 
         return await asyncio.get_running_loop().run_in_executor(self._thread, on_snapshot)
+
+    def _check_there(self) -> None:
+        """Refuses to go on in a file that nobody will find again."""
+        try:
+            same = os.path.samestat(self.path.stat(), self._stat)
+        except FileNotFoundError:
+            same = False
+        if not same:
+            raise UnavailableError(
+                f"the store {self.path} was removed or replaced while in use",
+                hint="put it back; without it nobody knows who was written to",
+            )
 
     def _now_ms(self) -> int:
         return int(self._clock.unix_s() * 1000)
