@@ -13,6 +13,7 @@ import mailrace.queue.stores.sqlite.database as sqlite_database
 from mailrace.errors import ConflictError, MisuseError, UnavailableError
 from mailrace.queue import JobState, NewJob, Step
 from mailrace.queue.stores.sqlite import SqliteStore
+from mailrace.queue.stores.sqlite.database import _APPLICATION_ID
 from tests.queue.houses import SqliteHouse, counts, ended, fill, new
 
 
@@ -48,10 +49,19 @@ def test_a_newer_schema_is_not_touched(sqlite_house: SqliteHouse) -> None:
 def test_a_migration_that_fails_leaves_nothing(sqlite_house: SqliteHouse) -> None:
     with closing(sqlite3.connect(sqlite_house.path)) as connection:
         connection.execute("CREATE TABLE attempts (mine)")
+        connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
     with pytest.raises(UnavailableError, match="attempts already exists"):
         sqlite_house.open()
     assert sqlite_house.select("SELECT name FROM sqlite_master") == [("attempts",)]
     assert sqlite_house.select("PRAGMA user_version") == [(0,)]
+
+
+def test_the_database_of_another_program_is_left_alone(sqlite_house: SqliteHouse) -> None:
+    with closing(sqlite3.connect(sqlite_house.path)) as connection:
+        connection.execute("CREATE TABLE bookmarks (url)")
+    with pytest.raises(MisuseError, match="another program"):
+        sqlite_house.open()
+    assert sqlite_house.select("SELECT name FROM sqlite_master") == [("bookmarks",)]
 
 
 async def test_a_store_is_opened_again_with_everything_in_it(sqlite_house: SqliteHouse) -> None:

@@ -480,6 +480,47 @@ def test_uncertain_ones_are_held_until_asked_for(folder: Path) -> None:
         assert server.recorded.messages["ada@example.net"] == [first]
 
 
+def test_uncertain_ones_of_a_killed_run_are_sent_again_at_the_first_request(folder: Path) -> None:
+    write_campaign(folder, ["ada@example.net"])
+    taken = threading.Event()
+    with RecordingServer(delay_s=600, on_message=lambda _: taken.set()) as server:
+        process = start(*send_words(server.url), cwd=folder)
+        assert taken.wait(30)
+        process.kill()
+        process.communicate()
+    with RecordingServer() as server:
+        again = run(*send_words(server.url, "--resend-uncertain", "--json"), cwd=folder)
+        assert (again.returncode, loads(again.stdout)["sent"]) == (0, 1)
+
+
+def test_a_full_disk_under_the_log_stops_nothing(folder: Path) -> None:
+    write_campaign(folder, [f"person{n}@example.net" for n in range(50)])
+    with RecordingServer() as server, Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            arguments(*send_words(server.url, "-v")),
+            cwd=folder, env=environment(), stdin=subprocess.DEVNULL, stdout=full, stderr=full,
+            timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0
+        assert server.recorded.total == 50
+
+
+def test_a_server_that_hangs_up_over_one_recipient(folder: Path) -> None:
+    people = [f"person{n}@example.net" for n in range(20)]
+    write_campaign(folder, ["poison@example.net", *people])
+    with RecordingServer(answer=hang_up_over_poison) as server:
+        done = run(*send_words(server.url, "--workers", "2", "--retry", "none"), cwd=folder)
+        assert done.returncode == 1, done.stderr
+        assert set(server.recorded.messages) == set(people)
+    assert Counter(states(folder / "mailrace.db").values()) == {"completed": 20, "failed": 1}
+
+
+def hang_up_over_poison(address: str) -> str:
+    if address.startswith("poison"):
+        raise ConnectionResetError
+    return "250 2.1.5 ok"
+
+
 def test_ctrl_c_while_waiting_for_a_retry(folder: Path) -> None:
     write_campaign(folder, ["ada@example.net"])
     with RecordingServer(answer=temporary(9)) as server:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mailrace.cli.logs import log_events
-from mailrace.cli.output import as_json, tell
+from mailrace.cli.output import as_json, note, tell
 from mailrace.cli.progress import Face, face_for, watch
 from mailrace.cli.snapshot import Snapshot, snapshot
 from mailrace.cli.summary import Summary, continuing, lines, summarise
@@ -16,7 +16,7 @@ from mailrace.cli.words import counted
 from mailrace.clock import Clock, SystemClock
 from mailrace.errors import ConflictError, MisuseError
 from mailrace.events import Events
-from mailrace.mail.intake import RejectedFile, rejected_path
+from mailrace.mail.intake import Rejected, RejectedFile, rejected_path
 from mailrace.mail.message import Mailer
 from mailrace.mail.run import CampaignRun, RunOptions
 from mailrace.mail.sending import Checked
@@ -121,8 +121,20 @@ class _Delivery:
     async def _take_in(self, run: CampaignRun) -> Path | None:
         """Enqueues the people; returns the file of the rows that were left out, if any were."""
         path = rejected_path(self._order.source)
+        refused: MisuseError | None = None
         with RejectedFile(path, self._order.checked.people) as file:
-            await run.take_in(rejected=file.write, progress=self._face.reading)
+
+            def reject(row: Rejected) -> None:
+                nonlocal refused
+                try:
+                    if refused is None:
+                        file.write(row)
+                except MisuseError as error:  # a bad row stops nothing, wherever it goes
+                    refused = error
+
+            await run.take_in(rejected=reject, progress=self._face.reading)
+        if refused is not None:
+            note(f"mailrace: {refused}")
         return path if file.count else None
 
     async def _work(self, run: CampaignRun) -> End:
@@ -140,7 +152,9 @@ class _Delivery:
                 return End.STOPPED
             finally:
                 watching.cancel()
-                await asyncio.gather(watching, return_exceptions=True)
+                (fault,) = await asyncio.gather(watching, return_exceptions=True)
+                if isinstance(fault, Exception):
+                    note(f"mailrace: the progress could not be shown: {fault}")
 
     async def _look(self, run: CampaignRun, rate: float) -> Snapshot:
         why = bottleneck(run.runner, self._limiter, self._order.settings)
@@ -153,7 +167,7 @@ def bottleneck(runner: Runner, limiter: Limiter, settings: Settings) -> str:
     if runner.finisher.trouble is not None:
         return runner.finisher.trouble.problem
     if tally.trouble is not None and tally.paused:
-        return f"the server: {tally.trouble.problem}"
+        return tally.trouble.problem
     if limiter.waiting:
         return f"the limit of {settings.rate} (--rate)"
     if tally.in_hand >= settings.workers:
@@ -170,8 +184,8 @@ def _signals(runner: Runner, running: asyncio.Task[End], face: Face) -> Iterator
     def stop() -> None:
         nonlocal asked
         if asked:
-            face.say("Stopping at once.")
             running.cancel()
+            face.say("Stopping at once.")
             return
         asked = True
         departed = runner.committed

@@ -19,10 +19,10 @@ def fill_standard_descriptors() -> None:
 
 
 def tell(text: str) -> None:
-    """Writes to standard output; a reader that has gone away changes nothing about the work."""
+    """Writes to standard output; that nobody can read it changes nothing about the work."""
     try:
         print(text, flush=True)
-    except BrokenPipeError:
+    except OSError:  # the reader has gone away, the disk is full
         _silence(1)
 
 
@@ -32,7 +32,7 @@ def note(text: str) -> None:
         return
     try:
         print(text, file=sys.stderr, flush=True)
-    except BrokenPipeError:
+    except OSError:
         _silence(2)
 
 

@@ -14,6 +14,8 @@ from mailrace.errors import ConflictError, MisuseError, UnavailableError
 # UPDATE … FROM, RETURNING and STRICT tables (sqlite.org/changes.html, 3.37.0).
 _OLDEST = (3, 37, 0)
 _BUSY_S = 30.0
+# "Race", as file(1) may show it (sqlite.org/pragma.html#pragma_application_id).
+_APPLICATION_ID = 0x52616365
 _WAL_RETRY_S = 0.01
 _FINISHING = """
 CREATE TEMP TABLE finishing (
@@ -50,9 +52,7 @@ def connect(path: Path) -> sqlite3.Connection:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA temp_store = MEMORY")
             connection.execute("PRAGMA foreign_keys = OFF")  # every row is written by us, in order
-            connection.execute(
-                "PRAGMA cache_size = -16384"
-            )  # KiB: bounds our memory, not the speed
+            connection.execute("PRAGMA cache_size = -16384")  # KiB: memory stays bounded
         except BaseException:
             connection.close()
             raise
@@ -83,6 +83,7 @@ def prepare(connection: sqlite3.Connection) -> None:
 def _migrate(connection: sqlite3.Connection) -> None:
     scripts = sorted(files(__package__).joinpath("migrations").iterdir(), key=lambda f: f.name)
     with transaction(connection):
+        _claim_file(connection)
         (done,) = connection.execute("PRAGMA user_version").fetchone()
         if done > len(scripts):
             raise MisuseError(
@@ -92,6 +93,15 @@ def _migrate(connection: sqlite3.Connection) -> None:
             for part in _statements(script.read_text(encoding="utf-8")):
                 connection.execute(part)
             connection.execute(f"PRAGMA user_version = {number}")
+
+
+def _claim_file(connection: sqlite3.Connection) -> None:
+    """Refuses a database that is another program's; marks a new one as ours."""
+    (owner,) = connection.execute("PRAGMA application_id").fetchone()
+    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    if owner != _APPLICATION_ID and (owner or tables):
+        raise MisuseError("it is another program's database", hint="give --store another path")
+    connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
 
 
 def _statements(script: str) -> Iterator[str]:
