@@ -41,6 +41,7 @@ def test_template_tags_come_through_inlining_untouched(frame: str, tag: str) -> 
     source = frame.replace("TAG", tag)
     inlined = inline_css(f"<style>.a {{ margin: 0 }}</style>{source}")
     assert "margin: 0" in inlined
+    inlined = inlined.removeprefix("<style>.a { margin: 0 }</style>")
     # The dash takes the white space before it away, in the template as in its result.
     source = re.sub(r"\s+(?=\{%-)", "", source)
     without_style = re.sub(r' style="margin: 0"|margin: 0; ', "", inlined)
@@ -88,6 +89,54 @@ def test_css_variables_are_resolved_for_programs_that_know_none() -> None:
 )
 def test_a_style_that_depends_on_something_stays_as_it_is(sheet: str) -> None:
     assert inline_css(f"{sheet}<p>x</p>") == f"{sheet}<p>x</p>"
+
+
+PINK = "<style>.a { color: pink }</style>"
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        '<p class="{% if x %}a{% endif %}">d</p>',
+        "<p class='{{ kind }}'>d</p>",
+        '<p {% if x %}class="a"{% endif %}>d</p>',
+        "<!--[if mso]><p class=a>d</p><![endif]-->",
+        "<noscript><p class=a>d</p></noscript>",
+        "{{ note | safe }}",
+        "<style>:root { --c: red } @media print { b { color: var(--c) } }</style>",
+    ],
+)
+def test_a_style_sheet_stays_whole_where_its_use_cannot_be_told(rest: str) -> None:
+    assert inline_css(f"{PINK}<p class=a>s</p>{rest}") == (
+        f'{PINK}<p style="color: pink" class=a>s</p>{rest}'
+    )
+
+
+def test_a_value_elsewhere_in_a_tag_keeps_no_style_sheet() -> None:
+    assert inline_css(f'{PINK}<a class=a href="{{{{ u }}}}">s</a>') == (
+        '<a style="color: pink" class=a href="{{ u }}">s</a>'
+    )
+
+
+@pytest.mark.parametrize(
+    "selector", ["tr:nth-child(2n + 1)", "tr:last-child", "td+td", "p ~ table"]
+)
+def test_a_rule_about_the_place_is_not_moved_into_a_row_that_repeats(selector: str) -> None:
+    sheet = (
+        "<style>@import 'x{';/* } */ td, "
+        f"{selector} {{ color: red }} a[title='+'] {{ margin: 0 }}</style>"
+    )
+    rows = "<p></p><table>{% for r in rows %}<tr><td>{{ r }}</td></tr>{% endfor %}</table>"
+    inlined = inline_css(f"{sheet}{rows}<a title='+'>x</a>")
+    assert inlined.startswith(sheet)
+    assert "<p></p><table>{%" in inlined
+    assert '<tr><td style="color: red">' in inlined
+    assert "<a style=\"margin: 0\" title='+'>" in inlined
+
+
+def test_a_rule_about_the_place_is_moved_where_the_rows_are_all_there() -> None:
+    inlined = inline_css("<style>td+td { color: red }</style><table><tr><td>a<td>b</table>")
+    assert inlined == '<table><tr><td>a<td style="color: red">b</table>'
 
 
 def test_html_without_style_is_not_touched() -> None:
@@ -160,6 +209,7 @@ def test_an_open_template_tag_is_an_error_with_its_line() -> None:
         ("<!-- no -->a", "a\n"),
         ("&#123;&#123; x }}", "{{ '{{' }} x }}\n"),
         ("{% raw %}{{ x }}{% endraw %}", "{{ '{{' }} x }}\n"),
+        ("<head><title>T</title><meta charset=utf-8><body><p>Hi", "Hi\n"),
         ("", "\n"),
     ],
 )

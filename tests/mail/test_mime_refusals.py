@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from mailrace.errors import MisuseError
 from mailrace.mail.addresses import Mailbox
 from mailrace.mail.mime import Attachment, CompiledMessage, InlineImage, compile_message
+from mailrace.mail.templates import UnfitValueError
 
 SENDER = Mailbox("shop@example.com", "The Shop")
 CONTROLS = st.sampled_from([chr(c) for c in (*range(0x20), *range(0x7F, 0xA0), 0x2028, 0x2029)])
@@ -118,6 +119,19 @@ def test_a_constant_unsubscribe_url_is_checked_at_once(url: str) -> None:
         compile_message(
             sender=SENDER, subject="s", text="t", unsubscribe_url=url, boundary_seed="x"
         )
+
+
+@pytest.mark.parametrize(
+    "local", ["a>, <https://evil.example/x>, <mailto:b", "a,b", "a b", "é", "a<b", ""]
+)
+def test_an_unsubscribe_address_cannot_become_two(local: str) -> None:
+    compiled = compile_message(
+        sender=SENDER, subject="s", text="t", unsubscribe_url="mailto:{{ local }}@example.com",
+        boundary_seed="x",
+    )  # fmt: skip
+    with pytest.raises(UnfitValueError, match=r"^unsubscribe url: .* is not an http") as caught:
+        compiled.compose("ann@example.net", {"local": local}, message_id_local="i", date_s=0)
+    assert "urlencode" in caught.value.hint
 
 
 @pytest.mark.parametrize("body", ["a\0b", "\ud800"])

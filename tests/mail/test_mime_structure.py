@@ -200,3 +200,25 @@ def test_a_reply_to_that_comes_out_empty_is_left_out() -> None:
     )
     assert b"Reply-To" not in compose(compiled, agent="")
     assert b"Reply-To: Bo <bo@example.com>\r\n" in compose(compiled, agent="Bo <bo@example.com>")
+
+
+@pytest.mark.parametrize(
+    ("media_type", "content", "sent"),
+    [
+        ("text/plain", "é".encode(), "text/plain; charset=utf-8"),
+        ("Text/CSV", b"", "text/csv; charset=utf-8"),
+        ("text/plain", "é".encode("latin-1"), "application/octet-stream"),
+        ("application/json", "é".encode("latin-1"), "application/json"),
+    ],
+)
+def test_a_text_that_goes_along_says_its_charset(
+    media_type: str, content: bytes, sent: str
+) -> None:
+    file = Attachment(file_name="a", media_type=media_type, content=content)
+    compiled = compile_message(
+        sender=SENDER, subject="s", text="t", attachments=[file], boundary_seed="x"
+    )
+    mail = compiled.compose("ann@example.net", {}, message_id_local="i", date_s=0).content
+    _, attached = message_from_bytes(mail, policy=SMTP).iter_parts()
+    assert attached["Content-Type"] == sent
+    assert attached.get_payload(decode=True) == content

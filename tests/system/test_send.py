@@ -508,7 +508,7 @@ def test_a_full_disk_under_the_log_stops_nothing(folder: Path) -> None:
 def test_a_server_that_hangs_up_over_one_recipient(folder: Path) -> None:
     people = [f"person{n}@example.net" for n in range(20)]
     write_campaign(folder, ["poison@example.net", *people])
-    with RecordingServer(answer=hang_up_over_poison) as server:
+    with RecordingServer(chunking=False, answer=hang_up_over_poison) as server:
         done = run(*send_words(server.url, "--workers", "2", "--retry", "none"), cwd=folder)
         assert done.returncode == 1, done.stderr
         assert set(server.recorded.messages) == set(people)
