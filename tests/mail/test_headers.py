@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 from mailrace.errors import MisuseError
 from mailrace.mail.addresses import Mailbox
-from mailrace.mail.headernames import check_header_name
+from mailrace.mail.headernames import check_header_name, has_phrase, is_structured
 from mailrace.mail.headers import (
     encode_date,
     encode_mailbox,
     encode_mailboxes,
     encode_message_id,
+    encode_structured,
     encode_unstructured,
 )
 from mailrace.mail.parameters import encode_parameters
@@ -211,3 +212,49 @@ def test_a_header_of_ones_own_is_let_through(name: str) -> None:
 def test_a_header_that_is_not_the_callers_is_refused(name: str, reason: str) -> None:
     with pytest.raises(MisuseError, match=reason):
         check_header_name(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("List-Id", "Café <news.example.com>", "=?utf-8?b?Q2Fmw6k=?= <news.example.com>"),
+        ("List-Id", '"Café" <news.example.com> ', "=?utf-8?b?Q2Fmw6k=?= <news.example.com>"),
+        ("List-Id", "News <n.example.com>", "News <n.example.com>"),
+        (
+            "List-Id",
+            "=?utf-8?q?=C3=A9?= <n.example.com>",
+            "=?utf-8?q?=C3=A9?= <n.example.com>",
+        ),
+        ("Errors-To", "Zoë <z@example.com>", "=?utf-8?q?Zo=C3=AB?= <z@example.com>"),
+    ],
+)
+def test_of_a_structured_header_only_words_are_encoded(name: str, value: str, line: str) -> None:
+    assert is_structured(name)
+    written = encode_structured(name, value, phrase=has_phrase(name))
+    assert written == f"{name}: {line}\r\n".encode("ascii")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("List-Id", "News <né.example.com>", "only words before"),
+        ("List-Help", "<mailto:é@example.com>", "only words before"),
+        ("List-Id", "é\r\nBcc: x <a>", "control character"),
+        ("References", "é <a@example.com>", "this header takes none"),
+        ("In-Reply-To", "<é@example.com>", "this header takes none"),
+        ("Feedback-ID", "é", "this header takes none"),
+        ("References", "a" * 1000, "too long"),
+    ],
+)
+def test_a_structured_header_is_refused_rather_than_encoded(
+    name: str, value: str, reason: str
+) -> None:
+    with pytest.raises(MisuseError, match=reason):
+        encode_structured(name, value, phrase=has_phrase(name))
+
+
+def test_references_are_folded_between_ids() -> None:
+    ids = " ".join(f"<{number}{'a' * 40}@example.com>" for number in range(9))
+    line = encode_structured("References", ids, phrase=False)
+    assert max(map(len, line.split(b"\r\n"))) <= 78
+    assert line.replace(b"\r\n", b"").decode() == f"References: {ids}"

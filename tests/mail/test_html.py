@@ -195,6 +195,8 @@ def test_an_open_template_tag_is_an_error_with_its_line() -> None:
             "See here (https://x.example/?a=1&b=2)!\n",
         ),
         ('<a href="https://x.example">https://x.example</a>', "https://x.example\n"),
+        ('<a href="{{ url }}">{{url}}</a>', "{{url}}\n"),
+        ('<a href="{{ u|e }}">{{ u }}</a>', "{{ u }}\n"),
         ('<a href="mailto:a@x.example">a@x.example</a>', "a@x.example\n"),
         ('<a href="#top">up</a>', "up\n"),
         (
@@ -238,6 +240,23 @@ def test_a_link_to_a_value_is_kept() -> None:
         ("<!-- {% if no %} --><p>a</p><!-- {% endif %} --><p>b</p>", "b\n"),
         ("<head>{% set q = 5 %}</head>{{ q }}", "5\n"),
         ("a{# <p> #}b", "ab\n"),
+        ("<p {% if no %}class=v>VIP{% else %}>std{% endif %}</p>", "std\n"),
+        ("<p {% if name %}class=v>VIP{% else %}>std{% endif %}</p>x", "VIP\n\nx\n"),
+        (
+            "<p {% if no %}class=v{% endif %}>a &gt; b {% if no %}c{% else %}d > e{% endif %}</p>",
+            "a > b d > e\n",
+        ),
+        ("<table {% set c = 'q' %} class=z><tr><td>{{ c }}</td></tr></table>", "q\n"),
+        (
+            "<a {% if no %}href='https://x'{% else %}href='https://y'{% endif %}>Go</a>",
+            "Go (https://y)\n",
+        ),
+        (
+            "<a {% if name %}href=https://x {% else %}href=https://y {% endif %}>Go</a>",
+            "Go (https://x)\n",
+        ),
+        ("<a {% if no %}class=b{% endif %} href='https://x'>Go</a>", "Go (https://x)\n"),
+        ("<a {% if no %}class=b{% endif %}>Go</a>", "Go\n"),
     ],
 )
 def test_the_text_is_a_template_that_renders_like_the_html(html: str, rendered: str) -> None:

@@ -164,6 +164,12 @@ class Arguments(TypedDict):
         ({"text": "t", "subject": "{{ x | nope }}"}, "^subject line 1: No filter named 'nope'"),
         ({"text": "t", "subject": "a\nb"}, "^subject: control character"),
         ({"text": "t", "headers": [("Bcc", "eve@example.com")]}, "cannot be set"),
+        ({"text": "t", "headers": [("Apparently-To", "a@example.com")]}, "cannot be set"),
+        ({"text": "t", "headers": [("References", "é")]}, "^header References: .* not ASCII"),
+        (
+            {"html": "<p>&#x7B;</p>{% if 1 %}<svg>{% endif %}<b {{'>'}}>", "subject": "é\0"},
+            "^subject: control",
+        ),
         ({"text": "t", "headers": [("X-A", "1"), ("x-a", "2")]}, "given twice"),
         ({"text": "t", "headers": [("X-A: b\r\nBcc", "1")]}, "not a header name"),
         ({"text": "t", "headers": [("X-A", "b\r\nBcc: x")]}, "^header X-A: control"),
@@ -215,3 +221,12 @@ def test_an_unknown_column_is_answered_with_part_line_and_columns() -> None:
 def test_a_file_is_checked_when_it_is_given(make: Callable[[], object]) -> None:
     with pytest.raises(MisuseError):
         make()
+
+
+def test_a_text_that_cannot_be_made_is_not_blamed_on_the_html() -> None:
+    html = "<p>a</p {% if x %}>b{% endif %}"
+    with pytest.raises(MisuseError) as caught:
+        compile_message(sender=SENDER, subject="s", html=html, boundary_seed="x")
+    assert "a text part cannot be made" in str(caught.value)
+    assert "--text" in caught.value.hint
+    compile_message(sender=SENDER, subject="s", html=html, text="t", boundary_seed="x")

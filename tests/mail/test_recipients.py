@@ -63,8 +63,31 @@ class TestReading:
         assert second.line == 6
 
     def test_other_separators_of_unicode_do_not_end_a_line(self, tmp_path: Path) -> None:
-        (ann,) = good(read(tmp_path, "email,note\nann@example.com,1\u20282\x853\n"))
-        assert ann.variables["note"] == "1\u20282\x853"
+        content = "email,note\nann@example.com,1\u20282\nbob@example.com,\x853\n"
+        assert reasons(tmp_path, content) == [
+            (2, "control character U+2028 in note"),
+            (3, "control character U+0085 in note"),
+        ]
+
+    @pytest.mark.parametrize("mark", ["sep=;", "\ufeffSEP=;", '"sep=;"'])
+    def test_a_first_line_may_name_the_delimiter(self, tmp_path: Path, mark: str) -> None:
+        content = f"{mark}\r\nemail;a,b,c\r\nann@example.com;1,2,3\r\n"
+        table = table_of(tmp_path, content)
+        assert (table.delimiter, table.columns) == (";", ("email", "a,b,c"))
+        (ann,) = good(read(tmp_path, content))
+        assert (ann.line, ann.variables["a_b_c"]) == (3, "1,2,3")
+
+    @pytest.mark.parametrize("delimiter", [",", "\t", "|"])
+    def test_any_sign_may_be_named_as_the_delimiter(self, tmp_path: Path, delimiter: str) -> None:
+        rows = [["email", "name"], ["ann@example.com", "Ann"]]
+        lines = [f"sep={delimiter}", *map(delimiter.join, rows)]
+        (ann,) = good(read(tmp_path, "\n".join(lines)))
+        assert ann.variables == {"email": "ann@example.com", "name": "Ann"}
+
+    def test_empty_cells_to_the_right_of_the_table_are_no_values(self, tmp_path: Path) -> None:
+        results = read(tmp_path, "email,name\nann@example.com,Ann,, \nbob@example.com,Bob,,x\n")
+        assert [one.variables["name"] for one in good(results)] == ["Ann"]
+        assert [one.reason for one in bad(results)] == ["4 columns where the header has 2"]
 
     def test_blank_lines_are_no_rows_but_count_as_lines(self, tmp_path: Path) -> None:
         (ann,) = read(tmp_path, "\n \nemail,name\n\n   \nann@example.com,Ann\n\n\n")

@@ -14,7 +14,7 @@ from mailrace.mail.intake import (
 )
 from tests.support.intake import bad, good, read
 
-CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 CELLS = st.text(st.characters(codec="utf-8"), max_size=20) | st.text(

@@ -1,5 +1,7 @@
 """Templates: strict, sandboxed, and with errors that a person can act on."""
 
+import re
+
 import pytest
 
 from mailrace.errors import MisuseError
@@ -48,6 +50,70 @@ def test_an_unknown_name_is_answered_with_the_columns() -> None:
     assert str(caught.value) == (
         "html line 2: no column named 'nmae'; did you mean 'name'? the columns are name, city, link"
     )
+
+
+def test_an_unknown_name_is_found_where_a_template_does_not_come() -> None:
+    template = compiled("a\n{% if name == 'x' %}\n{{ cupon }}{% else %}{{ city }}{% endif %}")
+    with pytest.raises(MisuseError) as caught:
+        template.check_columns(("name", "city", "coupon"))
+    assert str(caught.value) == (
+        "html line 3: no column named 'cupon'; did you mean 'coupon'? "
+        "the columns are name, city, coupon"
+    )
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{{ nmae | default('x') }}",
+        "{{ nmae | d }}",
+        "{% if nmae is defined %}{{ nmae }}{% endif %}",
+        "{% if nmae is undefined %}x{% else %}{{ nmae }}{% endif %}",
+        "{% for nmae in name %}{{ nmae }}{{ loop.index }}{% endfor %}",
+        "{% macro m() %}{{ caller() }}{{ varargs }}{{ kwargs }}{% endmacro %}",
+        "{% block b %}{{ name }}{% endblock %}{{ self.b() }}",
+        "{% set nmae = 1 %}{{ nmae }}{{ range(3) | list }}{% set n = namespace() %}",
+    ],
+)
+def test_a_name_that_the_template_prepares_for_need_not_be_a_column(source: str) -> None:
+    compiled(source).check_columns(("name",))
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("{{ range }}", "to print range, "),
+        ("{{ name.upper }}", "to print upper, which is no value; did you mean upper()?"),
+        ("{% macro m() %}{% endmacro %}{{ m }}", "to print m, "),
+        ("{% for a in name %}{{ loop }}{% endfor %}", "to print loop, "),
+        ("{{ name | map('upper') }}", "to print a list that is not made yet; add | join"),
+    ],
+)
+@pytest.mark.parametrize("html", [True, False])
+def test_what_is_no_value_is_not_printed(source: str, said: str, html: bool) -> None:
+    with pytest.raises(MisuseError, match=re.escape(f"html: not allowed in a template: {said}")):
+        compiled(source, html=html).render(PEOPLE)
+
+
+@pytest.mark.parametrize("name", ["joiner", "cycler", "dict", "lipsum"])
+def test_no_function_stands_in_for_a_missing_column(name: str) -> None:
+    with pytest.raises(MisuseError, match=f"no column named '{name}'"):
+        compiled(f"{{{{ {name} }}}}").render(PEOPLE)
+
+
+@pytest.mark.parametrize(
+    ("source", "text"),
+    [
+        ("{{ x | e }}", "Tom & <Jerry>"),
+        ("{{ x | escape | upper }}", "TOM & <JERRY>"),
+        ("{{ '<b>a</b><br>2 &lt; 3 < 4' | safe }}", "a\n2 < 3 < 4"),
+        ("{{ x | e | replace('Tom', '<i>Tim</i>') | safe }}", "Tim & <Jerry>"),
+        ("{{ x }}", "Tom & <Jerry>"),
+    ],
+)
+def test_html_in_a_template_made_from_html_is_shown_as_text(source: str, text: str) -> None:
+    environment = template_environment(html=False, from_html=True)
+    assert CompiledTemplate("html", source, environment).render({"x": "Tom & <Jerry>"}) == text
 
 
 def test_many_columns_are_not_all_listed() -> None:

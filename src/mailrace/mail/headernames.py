@@ -17,6 +17,7 @@ _RESERVED: Final = frozenset(
         "to",
         "cc",
         "bcc",
+        "apparently-to",
         "date",
         "message-id",
         "subject",
@@ -39,6 +40,21 @@ _OPTIONS: Final = {
     "list-unsubscribe": "give it as the unsubscribe URL",
     "list-unsubscribe-post": "it is made from the unsubscribe URL",
 }
+
+
+_PHRASED: Final = ("disposition-notification-to", "errors-to", "return-receipt-to")
+_ASCII_ONLY: Final = ("references", "in-reply-to", "feedback-id")
+
+
+def is_structured(name: str) -> bool:
+    """Whether a header has a grammar of its own, so that it may not be encoded as a whole."""
+    folded = name.lower()
+    return folded in _PHRASED or folded in _ASCII_ONLY or folded.startswith("list-")
+
+
+def has_phrase(name: str) -> bool:
+    """Whether a structured header may have words before its `<…>` (RFC 2919, RFC 8098)."""
+    return name.lower() not in _ASCII_ONLY
 
 
 def check_header_name(name: str) -> None:

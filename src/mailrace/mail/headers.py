@@ -20,6 +20,7 @@ _LINE_LIMIT: Final = 76
 _SPACES_AHEAD: Final = re.compile("(?<! )(?= )")
 # A longer run without a space is sent as encoded words, which can be folded.
 _UNBROKEN_LIMIT: Final = 900
+_PHRASE_AND_REST: Final = re.compile(r"([^<>,:;@()]+)(<[\x20-\x7e]+)").fullmatch
 _PHRASE_LIMIT: Final = 60
 _ATOMS: Final = re.compile(
     r"[A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+(?: [A-Za-z0-9!#$%&'*+\-/=?^_`{|}~]+)*"
@@ -50,6 +51,35 @@ def encode_unstructured(name: str, text: str) -> bytes:
     else:
         check_controls(name, text)
     return _folded(name, _spaced(encoded_words(text, first_limit=_room_after(name))))
+
+
+def encode_structured(name: str, text: str, *, phrase: bool) -> bytes:
+    """One header such as List-Id or References with its CRLF: only its words are encoded.
+
+    Args:
+        name: Name of the header.
+        text: Its value.
+        phrase: Whether there may be words in any script before its `<…>`.
+
+    Raises:
+        MisuseError: It has control characters, other text that is not ASCII, or no place to fold.
+    """
+    check_controls(name, text)
+    text = text.strip(" ")
+    if text.isascii():
+        words = _SPACES_AHEAD.split(text)
+    else:
+        found = _PHRASE_AND_REST(text) if phrase else None
+        if not found:
+            raise MisuseError(
+                f"{name}: {shortened(text)} has characters that are not ASCII",
+                hint="only words before <…> may have any" if phrase else "this header takes none",
+            )
+        spoken = encoded_words(found[1].strip(' "'), first_limit=_room_after(name))
+        words = [*_spaced(spoken), *_SPACES_AHEAD.split(f" {found[2]}")]
+    if max(map(len, words)) > _UNBROKEN_LIMIT:
+        raise MisuseError(f"{name}: {shortened(text)} is too long", hint="put spaces into it")
+    return _folded(name, words) if text else f"{name}:\r\n".encode()
 
 
 def encode_mailbox(name: str, mailbox: Mailbox) -> bytes:

@@ -6,17 +6,22 @@ sets out to burn the processor.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import wraps
+from html import unescape
 from typing import Any, Final
 
-from jinja2 import StrictUndefined
+from jinja2 import StrictUndefined, Undefined
+from jinja2.exceptions import SecurityError
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+from markupsafe import Markup
 
 _LENGTH_LIMIT: Final = 1_000_000
 _EXPONENT_LIMIT: Final = 1_000
 _WIDE_FORMAT: Final = re.compile(r"%[^a-zA-Z%]*(?:\d{5,}|\*)").search
+_LINE_BREAK: Final = re.compile(r"<br\b[^<>]*>\n?|</p\s*>(?!\s*$)", re.IGNORECASE)
+_TAG: Final = re.compile(r"</?[a-zA-Z][^<>]*>|<!--(?:(?!<!--).)*?-->", re.DOTALL)
 _WIDENING_METHODS: Final = frozenset(("ljust", "rjust", "center", "zfill", "expandtabs"))
 _WIDENING_FILTERS: Final = ("center", "indent", "format", "batch", "slice")
 
@@ -42,21 +47,50 @@ class _Environment(ImmutableSandboxedEnvironment):
         return super().call(context, function, *args, **kwargs)
 
 
-def template_environment(*, html: bool) -> ImmutableSandboxedEnvironment:
+def template_environment(*, html: bool, from_html: bool = False) -> ImmutableSandboxedEnvironment:
     """A sandbox in which undefined names are errors and nothing can be loaded.
 
     Args:
         html: Whether values are escaped for HTML.
+        from_html: Whether the template was made from an HTML one: what is HTML in it (`| e`,
+            `| safe`) comes out as the text that it shows.
     """
     environment = _Environment(
-        autoescape=html, undefined=StrictUndefined, keep_trailing_newline=True, cache_size=0
+        autoescape=html,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+        cache_size=0,
+        finalize=_shown_as_text if from_html else _shown,
     )
+    # The names of these would hide that a column is missing, and they have no use in a mail.
+    for name in ("joiner", "cycler", "dict"):
+        del environment.globals[name]
     # These two answer differently every time: another attempt would send another message.
     del environment.globals["lipsum"]
     del environment.filters["random"]
     for name in _WIDENING_FILTERS:
         environment.filters[name] = _bounded(environment.filters[name])
     return environment
+
+
+def _shown(value: Any) -> Any:
+    """Lets only through what is a value; asked for every value of every message."""
+    if value.__class__ is str or isinstance(value, str | Undefined):
+        return value
+    if callable(value):
+        name = getattr(value, "__name__", None) or getattr(value, "name", None) or "loop"
+        # The sandbox has a range of its own.
+        name = name.removeprefix("safe_")
+        raise SecurityError(f"to print {name}, which is no value; did you mean {name}()?")
+    if isinstance(value, Iterator):
+        raise SecurityError("to print a list that is not made yet; add | join(', ')")
+    return value
+
+
+def _shown_as_text(value: Any) -> Any:
+    if isinstance(value, Markup):
+        return unescape(_TAG.sub("", _LINE_BREAK.sub("\n", str(value))))
+    return _shown(value)
 
 
 def _repeated_length(left: Any, right: Any) -> int:

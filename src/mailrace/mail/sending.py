@@ -61,10 +61,11 @@ def check(
     """Reads the people once and writes the message for the first and a random hundred of them.
 
     Raises:
-        MisuseError: The people cannot be read, a template cannot be filled in with their columns,
-            or no row has values that fit. Nothing was enqueued.
+        MisuseError: The people cannot be read, a template has a name that is none of their columns
+            or cannot be filled in with them, or no row has values that fit. Nothing was enqueued.
     """
     compiled = campaign.compile("check")
+    compiled.check_columns(people.variables)
     rejected: list[Rejected] = []
 
     def keep_first(row: Rejected) -> None:

@@ -19,6 +19,7 @@ _PIECES_LIMIT: Final = 200_000
 _COLUMNS_SHOWN: Final = 20
 _UNDEFINED_NAME: Final = re.compile(r"'(\w+)' is undefined").fullmatch
 _COMMENT_HINT: Final = "{# begins a template comment: in CSS put a space between { and #"
+_ABOUT_MISSING: Final = ("defined", "undefined", "default", "d")
 _NEEDS_LOADER: Final = (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends)
 
 
@@ -32,6 +33,7 @@ class CompiledTemplate:
     Attributes:
         part: What of the message it is, for errors: `subject`, `html`, `header X-Team`.
         wanted: Variables that it may look up.
+        required: Those of them that it does not prepare to miss, by `is defined` or `default`.
         constant: The text, if there is nothing in the template to fill in.
         constants: Strings in the template, among them every piece that is the same for everyone.
         lines: Variable to the first line that uses it.
@@ -45,6 +47,7 @@ class CompiledTemplate:
         "constants",
         "lines",
         "part",
+        "required",
         "wanted",
     )
 
@@ -78,6 +81,7 @@ class CompiledTemplate:
         except RecursionError as error:
             raise MisuseError(f"{part}: the template is nested too deeply") from error
         self.wanted = frozenset(find_undeclared_variables(tree) - set(environment.globals))
+        self.required = self.wanted - _prepared_for(tree)
         self.lines = _first_lines(tree) if lines is None else lines
         self.constant = _constant_text(tree)
         self._environment = environment
@@ -107,6 +111,25 @@ class CompiledTemplate:
         except Exception as error:
             raise self.explain(error, variables) from error
 
+    def check_columns(self, columns: Collection[str]) -> None:
+        """Looks for unknown names, also where a template seldom comes.
+
+        Raises:
+            MisuseError: It has one; the first is named with part and line.
+        """
+        unknown = self.required.difference(columns)
+        if unknown:
+            raise self._unknown(min(unknown, key=self._place), columns)
+
+    def _place(self, name: str) -> tuple[int, str]:
+        return self.lines.get(name, 0), name
+
+    def _unknown(self, name: str, columns: Collection[str]) -> MisuseError:
+        line = f" line {self.lines[name]}" if name in self.lines else ""
+        return MisuseError(
+            f"{self.part}{line}: no column named {name!r}", hint=_near(name, columns)
+        )
+
     def explain(self, error: Exception, columns: Collection[str]) -> MisuseError:
         """What went wrong while filling in, for people."""
         where = self.part
@@ -121,11 +144,7 @@ class CompiledTemplate:
             return MisuseError(f"{where}: not allowed in a template: {error}")
         unknown = _UNDEFINED_NAME(str(error)) if isinstance(error, UndefinedError) else None
         if unknown:
-            name = unknown.group(1)
-            line = f" line {self.lines[name]}" if name in self.lines else ""
-            return MisuseError(
-                f"{where}{line}: no column named {name!r}", hint=_near(name, columns)
-            )
+            return self._unknown(unknown.group(1), columns)
         return MisuseError(f"{where}: {type(error).__name__}: {_one_line(str(error))}")
 
 
@@ -155,6 +174,16 @@ def _first_lines(tree: nodes.Template) -> dict[str, int]:
     for node in tree.find_all(nodes.Name):
         lines[node.name] = min(node.lineno, lines.get(node.name, node.lineno))
     return lines
+
+
+def _prepared_for(tree: nodes.Template) -> set[str]:
+    """Variables that may be missing, as the template itself says somewhere."""
+    asked = [
+        node.node
+        for node in tree.find_all((nodes.Test, nodes.Filter))
+        if node.name in _ABOUT_MISSING
+    ]
+    return {node.name for node in asked if isinstance(node, nodes.Name)}
 
 
 def _string_constants(code: CodeType) -> Iterator[str]:

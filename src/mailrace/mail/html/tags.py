@@ -1,7 +1,7 @@
 """Start tags of an HTML source, found and changed in place."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from html import escape, unescape
 from html.parser import HTMLParser
 from typing import Final
@@ -30,6 +30,11 @@ class StartTag(Span):
     def __init__(self, start: int, source: str, name: str) -> None:
         super().__init__(start, source)
         self.name = name
+
+    def attributes(self) -> Iterator[tuple[str, str]]:
+        """Names in lower case, and values as they were written."""
+        for found in _ATTRIBUTE.finditer(self.source, self._name_end()):
+            yield found["name"].lower(), found["value"] or ""
 
     def attribute(self, name: str) -> str | None:
         """The value of an attribute, entities decoded; empty if it has none."""

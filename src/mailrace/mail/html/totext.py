@@ -38,6 +38,8 @@ _LINES: Final = frozenset(
 )
 _CELLS: Final = frozenset(("td", "th"))
 _LINK: Final = re.compile(r"(?:https?|mailto|tel):", re.IGNORECASE).match
+_STATEMENT_WORD: Final = re.compile(r"\{%[-+]?\s*(\w+)").match
+_NOT_ITSELF: Final = re.compile(r"\s+|\|\s*(?:e|escape|safe)\b")
 _SPACE: Final = re.compile(r"[ \t\r\n\f]+")
 _TEMPLATE_OPENING: Final = re.compile(r"\{[{%#]")
 
@@ -96,6 +98,8 @@ class _Writer(HTMLParser):
         self._preformatted = 0
         self._lists: list[_List] = []
         self._links: list[tuple[str, int]] = []
+        # Statements that were opened inside a start tag and are not closed.
+        self._torn = 0
 
     def text(self) -> str:
         text = "".join(self._out)
@@ -104,7 +108,11 @@ class _Writer(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         values = dict(attrs)
         self._break_for(tag)
-        if tag in _SKIPPED:
+        self._write_statements_of(tag, attrs)
+        if tag == "body":
+            # It ends a head that has no end tag.
+            self._skipping = 0
+        elif tag in _SKIPPED:
             self._skipping += 1
         match tag:
             case "br":
@@ -119,7 +127,8 @@ class _Writer(HTMLParser):
             case "pre":
                 self._preformatted += 1
             case "a":
-                self._links.append((values.get("href") or "", len(self._out)))
+                address = self._branches(attrs) or values.get("href") or ""
+                self._links.append((address, len(self._out)))
             case "img":
                 self._write_words(values.get("alt") or "")
             case _:
@@ -145,12 +154,57 @@ class _Writer(HTMLParser):
             if self._masked.tag(word).kind is not TagKind.VALUE:
                 self._write_words(data[position : word.start()])
                 self._write_statement(word)
-                position = word.end()
+                position = self._after_torn(data, word)
         self._write_words(data[position:])
 
     def handle_comment(self, data: str) -> None:
         for word in self._masked.word.finditer(data):
             self._write_statement(word)
+
+    def _write_statements_of(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Writes what stands inside a start tag; of a link it becomes part of the address."""
+        words = list(self._masked.word.finditer(self.get_starttag_text() or ""))
+        opened = sum(map(self._opens, words))
+        if tag == "a" and not opened and self._branches(attrs):
+            return
+        for word in words:
+            self._write_statement(word)
+        self._torn += max(0, opened)
+
+    def _branches(self, attrs: list[tuple[str, str | None]]) -> str:
+        """Where a link leads if statements in its start tag decide it, with them; else nothing."""
+        pieces, depth, decided = [], 0, False
+        for name, value in attrs:
+            words = [*self._masked.word.finditer(name), *self._masked.word.finditer(value or "")]
+            depth += sum(map(self._opens, self._masked.word.finditer(name)))
+            if self._masked.word.sub("", name) == "href":
+                decided = decided or depth > 0
+                pieces += [word.group() for word in self._masked.word.finditer(name)]
+                pieces.append(value or "")
+            else:
+                pieces += [word.group() for word in words if self._is_statement(word)]
+            depth += sum(map(self._opens, self._masked.word.finditer(value or "")))
+        return "".join(pieces) if decided else ""
+
+    def _after_torn(self, data: str, word: re.Match[str]) -> int:
+        """Where the text goes on: another branch may bring the rest of a start tag first."""
+        if not self._torn:
+            return word.end()
+        self._torn += min(0, self._opens(word))
+        is_branch = self._statement_word(word) in ("else", "elif")
+        return data.find(">", word.end()) + 1 or word.end() if is_branch else word.end()
+
+    def _opens(self, word: re.Match[str]) -> int:
+        """1 for a statement that must be closed, -1 for one that closes."""
+        begun = self._statement_word(word)
+        return -1 if begun.startswith("end") else 1 if begun in ("if", "for") else 0
+
+    def _statement_word(self, word: re.Match[str]) -> str:
+        found = _STATEMENT_WORD(self._masked.tag(word).source)
+        return found.group(1) if found else ""
+
+    def _is_statement(self, word: re.Match[str]) -> bool:
+        return self._masked.tag(word).kind is TagKind.STATEMENT
 
     def _break_for(self, tag: str) -> None:
         if tag in _PARAGRAPHS and not (self._lists and tag in ("ul", "ol")):
@@ -181,10 +235,14 @@ class _Writer(HTMLParser):
 
     def _write_link(self, address: str, start: int) -> None:
         words = "".join(self._out[start:]).strip()
-        known = words in (address, address.removeprefix("mailto:").removeprefix("tel:"))
+        bare = address.removeprefix("mailto:").removeprefix("tel:")
+        known = self._itself(words) in (self._itself(address), self._itself(bare))
         if not known and (_LINK(address) or self._masked.word.match(address)):
             self._space = bool(words)
             self._write_words(f"({address})" if words else address)
+
+    def _itself(self, words: str) -> str:
+        return _NOT_ITSELF.sub("", self._masked.unmasked(words))
 
     def _write_statement(self, word: re.Match[str]) -> None:
         if self._masked.tag(word).kind is TagKind.STATEMENT:

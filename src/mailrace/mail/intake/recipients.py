@@ -10,8 +10,9 @@ from mailrace.mail.addresses import address_key, check_address, parse_mailbox
 from mailrace.mail.intake.records import Malformed, Record
 from mailrace.mail.intake.rows import Rows
 
-# Tab and line ends are data inside quotes; the other C0 characters and DEL never are.
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+# Tab and line ends are data inside quotes; the other C0 characters, DEL, C1 and the line separators
+# of Unicode never are: no header takes them.
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 class Recipient(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -82,10 +83,12 @@ def _check(record: Record | Malformed, table: Rows) -> Recipient | Rejected:
     if isinstance(record, Malformed):
         return Rejected(line=record.line, reason=record.reason, row=(record.text,))
     line, row = record
-    if len(row) != len(table.variables):
-        return _rejected(
-            record, f"{_columns(len(row))} where the header has {len(table.variables)}"
-        )
+    width = len(table.variables)
+    if len(row) > width and not "".join(row[width:]).strip():
+        # Spreadsheets write empty cells to the right of the table.
+        row = row[:width]
+    if len(row) != width:
+        return _rejected(record, f"{_columns(len(row))} where the header has {width}")
     joined = "".join(row)
     # `isprintable` runs in C over what is usual, and is false also for harmless characters.
     if not joined.isprintable():

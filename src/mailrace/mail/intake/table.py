@@ -1,5 +1,6 @@
 """A CSV file of recipients whose header has been understood."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from mailrace.mail.intake.records import Malformed, Record, read_records
 from mailrace.mail.intake.source import open_csv
 
 _DELIMITERS = (",", ";", "\t")
+_NAMES_DELIMITER = re.compile(r"sep=([^\w\s\"\\]|\t)", re.IGNORECASE).fullmatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +22,7 @@ class Table:
     Attributes:
         path: A file that can be read more than once.
         name: What to call it in errors.
-        delimiter: Comma, semicolon or tab.
+        delimiter: Comma, semicolon or tab, or what the file names.
         columns: Names as in the file, without space around them.
         variables: The template variable for each column.
         address_index: The column with the address.
@@ -41,7 +43,7 @@ class Table:
         """
         with open_csv(self.path) as stream:
             records = read_records(read_lines(stream, self.name), self.delimiter)
-            next(records, None)
+            _header(records, self.delimiter)
             yield from records
 
 
@@ -49,7 +51,7 @@ def open_table(path: Path, *, email_column: str | None = None, name: str | None 
     """Reads the header line.
 
     The delimiter is the one among comma, semicolon and tab that gives an address column, and of
-    several the one that gives most columns.
+    several the one that gives most columns; or the one that a first line such as `sep=;` names.
 
     Args:
         path: A file that can be read more than once.
@@ -61,10 +63,11 @@ def open_table(path: Path, *, email_column: str | None = None, name: str | None 
             as another, no address column.
     """
     name = str(path) if name is None else name
-    headers = {delimiter: _first(path, name, delimiter) for delimiter in _DELIMITERS}
+    named = _named_delimiter(path, name)
+    headers = {d: _first(path, name, d) for d in ((named,) if named else _DELIMITERS)}
     columns = {d: _columns(first.row) for d, first in headers.items() if isinstance(first, Record)}
     if not columns:
-        first = headers[","]
+        first = headers[named or ","]
         if isinstance(first, Malformed):
             problem = f"the header on line {first.line} of {name} cannot be read: {first.reason}"
             raise MisuseError(problem, hint="mend the quotes")
@@ -84,7 +87,22 @@ def open_table(path: Path, *, email_column: str | None = None, name: str | None 
 
 def _first(path: Path, name: str, delimiter: str) -> Record | Malformed | None:
     with open_csv(path) as stream:
-        return next(read_records(read_lines(stream, name), delimiter), None)
+        return _header(read_records(read_lines(stream, name), delimiter), delimiter)
+
+
+def _header(records: Iterator[Record | Malformed], delimiter: str) -> Record | Malformed | None:
+    """Takes the header line, and the line that names the delimiter if there is one."""
+    first = next(records, None)
+    if isinstance(first, Record) and _NAMES_DELIMITER(delimiter.join(first.row)):
+        return next(records, None)
+    return first
+
+
+def _named_delimiter(path: Path, name: str) -> str | None:
+    """The delimiter named by the first line, as spreadsheets write and read it."""
+    with open_csv(path) as stream:
+        named = _NAMES_DELIMITER(next(read_lines(stream, name), "").rstrip("\r\n").strip('"'))
+    return named.group(1) if named else None
 
 
 def _columns(row: list[str]) -> tuple[str, ...]:

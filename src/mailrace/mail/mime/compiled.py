@@ -1,6 +1,6 @@
 """A compiled message: composes the mail for one recipient after the other."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from mailrace.mail.addresses import Mailbox, check_address
@@ -42,6 +42,16 @@ class CompiledMessage:
                 if not isinstance(piece, bytes)
             )
         )
+
+    def check_columns(self, columns: Collection[str]) -> None:
+        """Looks for names in the templates that no column has.
+
+        Raises:
+            MisuseError: There is one; with part and line.
+        """
+        for piece in (*self._before, *self._after):
+            if not isinstance(piece, bytes):
+                piece.template.check_columns(columns)
 
     def compose(
         self,

@@ -6,13 +6,14 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from mailrace.errors import MisuseError
 from mailrace.mail.addresses import Mailbox
-from mailrace.mail.headernames import check_header_name
+from mailrace.mail.headernames import check_header_name, is_structured
 from mailrace.mail.html import html_to_text, inline_css
 from mailrace.mail.mime.compiled import CompiledMessage
 from mailrace.mail.mime.parts import Attachment, InlineImage, attachment_part, inline_image_part
 from mailrace.mail.mime.pieces import (
     Piece,
     ReplyToHeader,
+    StructuredHeader,
     UnstructuredHeader,
     UnsubscribeHeaders,
     text_piece,
@@ -85,16 +86,17 @@ def compile_message(
 
 def _own_headers(
     headers: Iterable[tuple[str, str]], environment: ImmutableSandboxedEnvironment
-) -> list[UnstructuredHeader]:
+) -> list[Piece]:
     seen: set[str] = set()
-    made = []
+    made: list[Piece] = []
     for name, value in headers:
         check_header_name(name)
         if name.lower() in seen:
             raise MisuseError(f"the header {name} is given twice", hint="keep one of them")
         seen.add(name.lower())
         template = CompiledTemplate(f"header {name}", value, environment)
-        made.append(UnstructuredHeader(name, template))
+        kind = StructuredHeader if is_structured(name) else UnstructuredHeader
+        made.append(kind(name, template))
     return made
 
 
@@ -110,8 +112,17 @@ def _text_nodes(html: str | None, text: str | None) -> list[Node]:
     written = CompiledTemplate("html", html, escaping)
     inlined = CompiledTemplate("html", inline_css(html), escaping, lines=written.lines)
     text_template = (
-        CompiledTemplate("html", html_to_text(html), plain, lines=written.lines)
-        if text is None
-        else CompiledTemplate("text", text, plain)
+        _text_from(html, written) if text is None else CompiledTemplate("text", text, plain)
     )
     return [text_node("plain", text_piece(text_template)), text_node("html", text_piece(inlined))]
+
+
+def _text_from(html: str, written: CompiledTemplate) -> CompiledTemplate:
+    environment = template_environment(html=False, from_html=True)
+    try:
+        return CompiledTemplate("html", html_to_text(html), environment, lines=written.lines)
+    except MisuseError as error:
+        raise MisuseError(
+            "html: it is right, but a text part cannot be made from it",
+            hint="give the text as well (--text)",
+        ) from error

@@ -21,8 +21,8 @@ class Attachment(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         file_name: Name without a folder, in any script.
-        media_type: For example `application/pdf`; `message/…` and `multipart/…` are sent as
-            `application/octet-stream`.
+        media_type: For example `application/pdf`; `message/…`, `multipart/…` and `text/…` that is
+            not UTF-8 are sent as `application/octet-stream`.
         content: The file.
     """
 
@@ -71,14 +71,26 @@ def _check_media_type(media_type: str) -> None:
 
 def attachment_part(attachment: Attachment) -> bytes:
     """An attachment as a MIME part: headers, empty line, base64."""
-    media_type = attachment.media_type.lower()
-    if media_type.startswith(_COMPOSITE):
-        media_type = "application/octet-stream"
+    media_type = _sent_as(attachment)
     headers = f"Content-Type: {media_type}\r\nContent-Transfer-Encoding: base64\r\n".encode("ascii")
     disposition = encode_parameters(
         "Content-Disposition", "attachment", {"filename": attachment.file_name}
     )
     return headers + disposition + b"\r\n" + base64_lines(attachment.content)
+
+
+def _sent_as(attachment: Attachment) -> str:
+    media_type = attachment.media_type.lower()
+    if media_type.startswith(_COMPOSITE):
+        return "application/octet-stream"
+    if not media_type.startswith("text/"):
+        return media_type
+    try:
+        attachment.content.decode()
+    except UnicodeDecodeError:
+        # RFC 2046 section 4.1.2: without a charset it would be taken for ASCII.
+        return "application/octet-stream"
+    return f"{media_type}; charset=utf-8"
 
 
 def inline_image_part(image: InlineImage) -> bytes:

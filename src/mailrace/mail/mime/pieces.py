@@ -18,14 +18,17 @@ from mailrace.mail.encoding import (
     quoted_printable_chunk,
     suits_base64,
 )
-from mailrace.mail.headers import encode_mailbox, encode_unstructured
+from mailrace.mail.headernames import has_phrase
+from mailrace.mail.headers import encode_mailbox, encode_structured, encode_unstructured
 from mailrace.mail.templates import CompiledTemplate
 
 Write = Callable[[bytes], object]
 
-# RFC 3986 characters only; 900 keeps the line under 998 whatever stands before.
+# RFC 3986 characters only, before the @ of an address those of RFC 6068 without the comma, which
+# parts two addresses. 900 keeps the line under 998 whatever stands before.
 _URL: Final = re.compile(
-    r"(?:https?://[A-Za-z0-9\[]|mailto:[^@]+@)[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]*",
+    r"(?:https?://[A-Za-z0-9\[]|mailto:[A-Za-z0-9\-._~!$'*+%]+@[A-Za-z0-9\[])"
+    r"[A-Za-z0-9\-._~:/?#\[\]@!$&'()*+,;=%]*",
     re.IGNORECASE,
 ).fullmatch
 _URL_LIMIT: Final = 900
@@ -84,7 +87,7 @@ class Base64Text:
 
 
 class UnstructuredHeader:
-    """A header of free text: Subject, and what the caller adds."""
+    """A header of free text: Subject, and most of what the caller adds."""
 
     def __init__(self, name: str, template: CompiledTemplate) -> None:
         self.template = template
@@ -92,6 +95,19 @@ class UnstructuredHeader:
 
     def write(self, names: dict[str, Any], write: Write) -> None:
         write(encode_unstructured(self._name, "".join(self.template.pieces(names))))
+
+
+class StructuredHeader:
+    """A header with a grammar of its own: List-Id, References and others."""
+
+    def __init__(self, name: str, template: CompiledTemplate) -> None:
+        self.template = template
+        self._name = name
+        self._phrase = has_phrase(name)
+
+    def write(self, names: dict[str, Any], write: Write) -> None:
+        text = "".join(self.template.pieces(names))
+        write(encode_structured(self._name, text, phrase=self._phrase))
 
 
 class ReplyToHeader:
