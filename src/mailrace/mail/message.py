@@ -65,8 +65,11 @@ class Gate(Protocol):
     """What a mailer passes through on the way out; the caller's rate limit and its journal."""
 
     async def permit(self) -> None:
-        """Waits until the limit allows the message out. Called with a connection in hand, just
-        before the first command of the message, and again for a second try on a fresh connection.
+        """Waits until the limit allows the message out, which is to follow at once.
+
+        Called with a connection in hand. If that ends during the wait, a new one is opened under
+        the same permit; another is asked for only where opening took longer than a second, and
+        for a second try after a command of the message was written.
         """
 
     def commit(self) -> None:

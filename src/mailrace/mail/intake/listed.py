@@ -27,7 +27,7 @@ class ListedRows:
                 reason = f"the columns differ from the first row's in {', '.join(strange)}"
                 yield Malformed(line, reason, str(dict(row)))
             else:
-                yield Record(line, [str(row[column]) for column in self.columns])
+                yield Record(line, [_text(row[column]) for column in self.columns])
 
 
 def listed_rows(
@@ -53,3 +53,7 @@ def listed_rows(
         address_index=address_column(columns, email_column, "people"),
         rows=rows,
     )
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)

@@ -71,7 +71,7 @@ def test_whatever_passes_cannot_leave_its_brackets(path: str, smtputf8: bool) ->
     machine = Machine()
     machine.state = State.READY
     lines = (
-        Transaction(mail, "", machine, form=Form.GROUPED, chunked=False, reset=False)
+        Transaction(mail, "", machine, form=Form.GROUPED, chunked=False, reset=False, kept=False)
         .commands()
         .decode()
     )

@@ -250,6 +250,40 @@ async def test_ehlo_and_helo_refused() -> None:
                 await mailer.send(message(), OpenGate())
 
 
+async def test_a_server_that_is_busy_at_ehlo_has_nothing_against_the_name() -> None:
+    async with ScriptServer() as server:
+        server.on("EHLO", b"421 4.3.2 busy\r\n", b"450 4.3.2 busy\r\n")
+        async with SmtpMailer(settings(server.port)) as mailer:
+            for _ in range(2):
+                with pytest.raises(UnavailableError, match=r"EHLO now: 4\d\d 4.3.2 busy") as caught:
+                    await mailer.send(message(), OpenGate())
+                assert caught.value.hint == ""
+
+
+@pytest.mark.parametrize("extensions", [PLAIN, CHUNKED, STEPWISE])
+@pytest.mark.parametrize("code", [530, 534, 535, 538])
+async def test_mail_refused_for_want_of_a_login_is_no_answer_to_the_message(
+    extensions: tuple[str, ...], code: int
+) -> None:
+    async with (
+        ScriptServer(extensions=extensions) as server,
+        SmtpMailer(settings(server.port)) as mailer,
+    ):
+        for _ in range(2):  # the second time all in one write where there is CHUNKING
+            server.on("MAIL", b"%d 5.7.0 Authentication required\r\n" % code)
+            with pytest.raises(RejectedError, match="Authentication required") as caught:
+                await mailer.send(message("a@example.net", "b@example.net"), OpenGate())
+            assert "user and password" in caught.value.hint
+            assert await mailer.send(message(), OpenGate()) == (TAKEN,)
+
+
+@pytest.mark.parametrize("reply", [Reply(550, "5.7.1", "not you"), Reply(550, "5.1.8", "who?")])
+async def test_other_refusals_of_mail_are_answers(reply: Reply) -> None:
+    async with ScriptServer() as server, SmtpMailer(settings(server.port)) as mailer:
+        server.on("MAIL", f"{reply.code} {reply.enhanced} {reply.text}\r\n".encode())
+        assert await mailer.send(message(), OpenGate()) == (Answer(Stage.MAIL, reply),)
+
+
 async def test_nobody_listens(unused_tcp_port: int) -> None:
     async with SmtpMailer(settings(unused_tcp_port)) as mailer:
         with pytest.raises(UnavailableError, match=f"127.0.0.1:{unused_tcp_port}"):

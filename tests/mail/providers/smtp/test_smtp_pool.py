@@ -114,6 +114,23 @@ async def test_idle_connections_are_given_up() -> None:
         await pool.close()
 
 
+async def test_connections_in_hand_are_not_given_up() -> None:
+    async with ScriptServer() as server:
+        pool = _pool(settings(server.port, idle_s=60, connections=1))
+        pool.give_back(await pool.acquire())
+        taken = pool.take()
+        assert taken is not None
+        assert taken.due_s == float("inf")
+        waiting = asyncio.ensure_future(pool.acquire())
+        await asyncio.sleep(0)
+        pool.give_back(taken)
+        assert await waiting is taken
+        assert taken.due_s == float("inf")
+        pool.give_back(taken)
+        assert taken.due_s < float("inf")
+        await pool.close()
+
+
 async def test_close_waits_for_messages_under_way() -> None:
     async with ScriptServer() as server:
         mailer = SmtpMailer(settings(server.port))

@@ -68,17 +68,25 @@ async def test_required_but_not_offered() -> None:
         ScriptServer() as server,
         SmtpMailer(settings(server.port, tls=Tls.REQUIRED)) as mailer,
     ):
-        with pytest.raises(UnavailableError, match="no STARTTLS"):
+        with pytest.raises(RejectedError, match=r"no STARTTLS; .*tls=opportunistic"):
             await mailer.send(message(), OpenGate())
     assert server.verbs == ["EHLO"]
 
 
-@pytest.mark.parametrize("reply", [b"454 4.7.0 no TLS now\r\n", b"502 5.5.1 what?\r\n"])
-async def test_refused(certificates: Certificates, reply: bytes) -> None:
+@pytest.mark.parametrize(
+    ("reply", "kind", "says"),
+    [
+        (b"454 4.7.0 no TLS now\r\n", UnavailableError, "no TLS for now: 454"),
+        (b"502 5.5.1 what?\r\n", RejectedError, "refuses STARTTLS"),
+    ],
+)
+async def test_refused(
+    certificates: Certificates, reply: bytes, kind: type[Exception], says: str
+) -> None:
     async with ScriptServer(context=certificates.context("127.0.0.1")) as server:
         server.always("STARTTLS", reply)
         async with SmtpMailer(settings(server.port, tls=Tls.REQUIRED)) as mailer:
-            with pytest.raises(UnavailableError, match="refuses STARTTLS"):
+            with pytest.raises(kind, match=says):
                 await mailer.send(message(), OpenGate())
         async with SmtpMailer(settings(server.port, tls=Tls.OPPORTUNISTIC)) as mailer:
             assert await mailer.send(message(), OpenGate()) == (TAKEN,)

@@ -16,12 +16,17 @@ OK, GO, NO, LATER, BYE = 250, 354, 550, 450, 421
 
 
 def _transaction(
-    count: int = 1, *, form: Form = Form.GROUPED, chunked: bool = False, reset: bool = False
+    count: int = 1,
+    *,
+    form: Form = Form.GROUPED,
+    chunked: bool = False,
+    reset: bool = False,
+    kept: bool = False,
 ) -> Transaction:
     machine = Machine()
     machine.state = State.READY
     mail = message(*(f"r{number}@example.net" for number in range(count)))
-    return Transaction(mail, " SIZE=9", machine, form=form, chunked=chunked, reset=reset)
+    return Transaction(mail, " SIZE=9", machine, form=form, chunked=chunked, reset=reset, kept=kept)
 
 
 def _replies(transaction: Transaction, *codes: int) -> Move:
@@ -122,6 +127,37 @@ def test_a_reply_that_makes_no_sense(codes: tuple[int, ...]) -> None:
     assert transaction.lost() is None
 
 
+def test_421_to_a_recipient_is_the_answer_of_all_who_were_not_refused() -> None:
+    transaction = _transaction(4)
+    transaction.commands()
+    assert _replies(transaction, OK, OK, NO, BYE) is Move.CLOSE
+    assert _codes(transaction.answers()) == [
+        (Stage.RCPT, BYE),
+        (Stage.RCPT, NO),
+        (Stage.RCPT, BYE),
+        (Stage.RCPT, BYE),
+    ]
+
+
+def test_421_to_data_is_the_answer_of_the_accepted() -> None:
+    transaction = _transaction(2)
+    transaction.commands()
+    assert _replies(transaction, OK, OK, NO, BYE) is Move.CLOSE
+    assert _codes(transaction.answers()) == [(Stage.DATA, BYE), (Stage.RCPT, NO)]
+
+
+def test_421_to_mail_is_an_answer_unless_the_connection_had_waited() -> None:
+    transaction = _transaction(2)
+    transaction.commands()
+    assert _replies(transaction, BYE) is Move.CLOSE
+    assert _codes(transaction.answers()) == [(Stage.MAIL, BYE)] * 2
+    for codes in (BYE,), (OK, BYE):
+        transaction = _transaction(2, kept=True, reset=len(codes) == 2)
+        transaction.commands()
+        assert _replies(transaction, *codes) is Move.LOST
+        assert transaction.lost() is None
+
+
 def test_a_refusal_in_the_middle_of_the_content() -> None:
     transaction = _transaction(2)
     transaction.commands()
@@ -157,9 +193,11 @@ class _Run:
 _codes_st = st.sampled_from([OK, OK, OK, OK, 251, GO, GO, NO, LATER, BYE])
 
 
-def _run(count: int, form: Form, chunked: bool, reset: bool, codes: list[int]) -> _Run:
+def _run(
+    count: int, form: Form, codes: list[int], *, chunked: bool, reset: bool, kept: bool
+) -> _Run:
     """Plays the shell: no step of it may be illegal, whatever the server says."""
-    run = _Run(_transaction(count, form=form, chunked=chunked, reset=reset), [])
+    run = _Run(_transaction(count, form=form, chunked=chunked, reset=reset, kept=kept), [])
     run.transaction.commands()
     if form is Form.AT_ONCE:
         run.transaction.end_content()
@@ -177,7 +215,9 @@ def _run(count: int, form: Form, chunked: bool, reset: bool, codes: list[int]) -
     return run
 
 
-def _model(count: int, form: Form, chunked: bool, reset: bool, codes: list[int]) -> object:
+def _model(
+    count: int, form: Form, codes: list[int], *, chunked: bool, reset: bool, kept: bool
+) -> object:
     """The answers by the rules alone, from the replies in order; "lost" where nothing was taken."""
     stages = [Stage.MAIL] * (1 + reset) + [Stage.RCPT] * count
     stages += [Stage.BODY] if chunked else [Stage.DATA, Stage.BODY]
@@ -186,7 +226,7 @@ def _model(count: int, form: Form, chunked: bool, reset: bool, codes: list[int])
     for place, (stage, code) in enumerate(zip(stages, codes, strict=False)):
         answer = Answer(stage, Reply(code, "", ""))
         bye = code == BYE and stage is not Stage.BODY
-        if bye and not committed:
+        if bye and not committed and (place < reset or (stage is Stage.MAIL and kept)):
             return "lost"
         if stage is Stage.MAIL and code >= 400 and not bye and place == reset:
             return (answer,) * count
@@ -213,12 +253,13 @@ _forms = st.sampled_from(
 )
 
 
-@given(st.integers(1, 4), _forms, st.booleans(), st.lists(_codes_st, max_size=12))
+@given(st.integers(1, 4), _forms, st.booleans(), st.booleans(), st.lists(_codes_st, max_size=12))
 def test_bookkeeping_matches_the_model_and_no_step_is_illegal(
-    count: int, form: tuple[Form, bool], reset: bool, codes: list[int]
+    count: int, wire: tuple[Form, bool], reset: bool, kept: bool, codes: list[int]
 ) -> None:
+    form, chunked = wire
     try:
-        run = _run(count, *form, reset, codes)
+        run = _run(count, form, codes, chunked=chunked, reset=reset, kept=kept)
     except GarbledError:
         return
     if run.move in {Move.DONE, Move.CLOSE}:
@@ -226,7 +267,7 @@ def test_bookkeeping_matches_the_model_and_no_step_is_illegal(
     else:
         found = run.transaction.lost() if run.move is not Move.LOST else None
         found = "lost" if found is None else found
-    expected = _model(count, *form, reset, run.codes)
+    expected = _model(count, form, run.codes, chunked=chunked, reset=reset, kept=kept)
     assert found == expected
     if isinstance(found, tuple):
         assert len(found) == count

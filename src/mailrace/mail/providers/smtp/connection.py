@@ -11,7 +11,7 @@ from mailrace.clock import Clock
 from mailrace.mail.message import Answer, Gate, Message, Stage
 from mailrace.mail.providers.smtp.envelope import parameters
 from mailrace.mail.providers.smtp.extensions import Extensions
-from mailrace.mail.providers.smtp.failures import LostError, shown
+from mailrace.mail.providers.smtp.failures import LostError, UnusedError, check_welcome, shown
 from mailrace.mail.providers.smtp.replies import GarbledError, ReplyParser, to_reply
 from mailrace.mail.providers.smtp.settings import SmtpSettings
 from mailrace.mail.providers.smtp.states import Machine, State, Step
@@ -26,16 +26,13 @@ BLOCK_BYTES: Final = 65_536
 # a message written into one would be uncertain. At any useful rate a connection is busier than it.
 HEARD_WITHIN_S: Final = 1.0
 
-# A reply or a group of them. A plain Protocol would have asyncio allocate 256 KiB for every read,
-# which takes several times as long as the read (the SMTP benchmark).
-_BUFFER_BYTES: Final = 4096
-
 _DOTTED: Final = re.compile(rb"\r\n\.").search  # twice as fast as `in`
 _OUT_OF_TURN: Final = "the server spoke out of turn"
 # Globals, because an enum's member costs five times as much to look up (see transaction.py).
 _READY, _CLOSED = State.READY, State.CLOSED
 _AT_ONCE, _GROUPED = Form.AT_ONCE, Form.GROUPED
 _WAIT, _DONE, _CONTENT = Move.WAIT, Move.DONE, Move.CONTENT
+_MAIL = Stage.MAIL
 
 
 class Connection(asyncio.Protocol):
@@ -44,7 +41,7 @@ class Connection(asyncio.Protocol):
     Attributes:
         machine: Its state.
         extensions: What the server offers, less what the settings forbid.
-        kept: Whether it has waited in the pool, where it may have died unnoticed.
+        kept: Whether it has waited, in the pool or for a permit, and may have died unnoticed.
         sent: Messages that were tried on it.
         due_s: When, by the clock, `expire` is to be called. A number moved along by every step and
             looked at by one timer of the pool, because a timer a command costs more than the parse.
@@ -144,7 +141,9 @@ class Connection(asyncio.Protocol):
 
     # The messages' side: one future a message, everything else in callbacks.
 
-    async def transact(self, message: Message, gate: Gate) -> tuple[Answer, ...]:
+    async def transact(
+        self, message: Message, gate: Gate, *, permitted: bool = False
+    ) -> tuple[Answer, ...]:
         """Sends one message, if the server can take it, and returns its answers.
 
         Cancelled once the gate has permitted it, or with `gate.commit` raising, it closes the
@@ -152,30 +151,44 @@ class Connection(asyncio.Protocol):
 
         Args:
             message: Checked before.
+            gate: Asked for a permit unless `permitted` says that there is one to use.
 
         Raises:
+            UnusedError: The connection ended before the message began; the permit is still good.
             LostError: The connection ended and the far side has not got the message.
+            RejectedError: The server takes no mail from us.
         """
         extras = parameters(message, self.extensions)
         if not isinstance(extras, str):
             return extras
-        await gate.permit()
+        if not permitted:
+            await gate.permit()
         if not self.usable:
-            raise self._lost()
+            raise UnusedError(self._ending)
         self._begin(message, extras, gate)
         try:
-            return await self._waiter
+            answers = await self._waiter
         except asyncio.CancelledError:
             self.abort("the send was cancelled")
             raise
+        if answers[0].stage is _MAIL:
+            check_welcome(self._settings, answers[0])
+        return answers
 
     def _begin(self, message: Message, extras: str, gate: Gate) -> None:
         content = message.content
         chunked = self.extensions.chunking
         now_s = self._now_s()
+        self.kept = self.kept or now_s - self._heard_s > HEARD_WITHIN_S
         form = self._form(len(content), now_s)
         transaction = Transaction(
-            message, extras, self.machine, form=form, chunked=chunked, reset=self._dirty
+            message,
+            extras,
+            self.machine,
+            form=form,
+            chunked=chunked,
+            reset=self._dirty,
+            kept=self.kept,
         )
         self.sent += 1
         self._gate = gate
@@ -290,6 +303,10 @@ class Connection(asyncio.Protocol):
         self.kept = True
         self.due_s = self._heard_s + self._idle_s
 
+    def take_up(self) -> None:
+        """Ends the wait: from here on its holder decides how long it may stay silent."""
+        self.due_s = float("inf")
+
     def quit(self) -> None:
         """Takes leave without making anybody wait for the answer."""
         if not self.usable:
@@ -331,8 +348,12 @@ class Connection(asyncio.Protocol):
         if self._gone or self._transport.is_closing():
             raise self._lost()
 
+    @property
+    def _ending(self) -> str:
+        return f"lost the connection to {self._settings.address}: {self._reason}"
+
     def _lost(self) -> LostError:
-        return LostError(f"lost the connection to {self._settings.address}: {self._reason}")
+        return LostError(self._ending)
 
     def _end(self, reason: str) -> None:
         if not self._gone:
@@ -368,27 +389,6 @@ class Connection(asyncio.Protocol):
         self._blocked = False
         if self._transaction is not None and self.machine.state is State.CONTENT:
             self._write_blocks(self._transaction)
-
-
-class BufferedConnection(Connection, asyncio.BufferedProtocol):
-    """The same for asyncio's own event loop.
-
-    It allocates 256 KiB for each read of a plain protocol, which costs more than all else that is
-    done with a reply (`benchmarks/bench_smtp.py --loop asyncio`); uvloop is faster with that one.
-    """
-
-    def __init__(
-        self, settings: SmtpSettings, clock: Clock, on_lost: Callable[["Connection"], None]
-    ) -> None:
-        super().__init__(settings, clock, on_lost)
-        self._buffer = memoryview(bytearray(_BUFFER_BYTES))
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        del sizehint
-        return self._buffer
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(self._buffer[:nbytes]))
 
 
 def stuffed(content: bytes) -> bytes:

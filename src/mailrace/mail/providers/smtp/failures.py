@@ -2,14 +2,22 @@
 
 import socket
 import ssl
+from typing import Final
 
 from mailrace.errors import MailraceError, RejectedError, UnavailableError
-from mailrace.mail.message import Reply
+from mailrace.mail.message import Answer, Reply, Stage
 from mailrace.mail.providers.smtp.settings import SmtpSettings, Tls
+
+# Codes of RFC 4954 section 6 and RFC 3207 section 4 (538: RFC 2554): log in first, or use TLS.
+_ABOUT_US: Final = {530, 534, 535, 538}
 
 
 class LostError(UnavailableError):
     """The connection died before the far side could have taken the message."""
+
+
+class UnusedError(LostError):
+    """The connection died before a command of the message was written."""
 
 
 def shown(reply: Reply) -> str:
@@ -21,6 +29,20 @@ def refused(settings: SmtpSettings, what: str, reply: Reply, hint: str) -> Mailr
     """A refusal before the first message: 4xx is for later, 5xx for a person."""
     kind = RejectedError if reply.code >= 500 else UnavailableError
     return kind(f"{settings.address} {what}: {shown(reply)}", hint=hint)
+
+
+def check_welcome(settings: SmtpSettings, answer: Answer) -> None:
+    """Tells a refusal of us from a refusal of the message.
+
+    Raises:
+        RejectedError: MAIL was refused because of how, or whether, we have logged in.
+    """
+    reply = answer.reply
+    if answer.stage is Stage.MAIL and reply is not None and reply.code in _ABOUT_US:
+        known = "check what the user may send and whether TLS is asked for (tls=required)"
+        unknown = "give user and password, or tls=required if it is TLS that it asks for"
+        hint = known if settings.user else unknown
+        raise refused(settings, "takes no mail from us", reply, hint)
 
 
 def unreachable(settings: SmtpSettings, error: Exception) -> MailraceError:

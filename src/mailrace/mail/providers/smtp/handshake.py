@@ -3,7 +3,7 @@
 from enum import Enum, auto
 from typing import Final
 
-from mailrace.errors import RejectedError, UnavailableError
+from mailrace.errors import RejectedError
 from mailrace.mail.message import Reply
 from mailrace.mail.providers.smtp.auth import ChallengeError, Exchange, choose
 from mailrace.mail.providers.smtp.extensions import Extensions
@@ -47,8 +47,9 @@ class Handshake:
         """Takes the reply to the last command, or the greeting; returns the next command.
 
         Raises:
-            UnavailableError: The server is busy, or lacks what is required of it for now.
-            RejectedError: The server refuses us, or credentials would travel in the clear.
+            UnavailableError: The server is busy.
+            RejectedError: The server refuses us or offers no TLS where it is required, or
+                credentials would travel in the clear.
         """
         match self._machine.state:
             case State.GREETING:
@@ -84,12 +85,11 @@ class Handshake:
         if code // 100 == 5 and self._extended:
             self._extended = False  # RFC 5321 section 3.2: a server that knows HELO only
             return self.say_hello()
-        raise refused(
-            self._settings,
-            f"refuses to be greeted as {self._hello.decode()}",
-            to_reply(code, text),
-            "set another name with hello=NAME",
+        hint = "set another name with hello=NAME" if code >= 500 else ""
+        what = (
+            f"refuses to be greeted as {self._hello.decode()}" if hint else "does not take EHLO now"
         )
+        raise refused(self._settings, what, to_reply(code, text), hint)
 
     def _after_hello(self) -> bytes | Signal:
         if self._encrypted or self._tls is Tls.OFF:
@@ -105,13 +105,15 @@ class Handshake:
             return Signal.START_TLS
         if reply.code == 421:
             raise refused(self._settings, "closes at STARTTLS", reply, "")
+        if reply.code < 500 and self._tls is Tls.REQUIRED:  # 454: "temporary reason" (RFC 3207)
+            raise refused(self._settings, "has no TLS for now", reply, "")
         return self._without_tls(f"refuses STARTTLS ({reply.code} {reply.text})")
 
     def _without_tls(self, why: str) -> bytes | Signal:
         if self._tls is Tls.REQUIRED:
-            raise UnavailableError(
+            raise RejectedError(
                 f"{self._settings.address} {why}",
-                hint="use smtps:// if it has TLS on that port, or tls=off to do without",
+                hint="use smtps:// if it has TLS on that port, or tls=opportunistic to do without",
             )
         return self._log_in()
 

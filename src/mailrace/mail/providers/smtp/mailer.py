@@ -1,14 +1,17 @@
 """The mailer of SMTP providers."""
 
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from mailrace.clock import Clock, SystemClock
 from mailrace.mail.message import Answer, Gate, Message
 from mailrace.mail.providers.smtp.envelope import check
-from mailrace.mail.providers.smtp.failures import LostError
+from mailrace.mail.providers.smtp.failures import LostError, UnusedError
 from mailrace.mail.providers.smtp.pool import Pool
 from mailrace.mail.providers.smtp.settings import SmtpSettings
+
+# A permit is for now: messages that wait for connections longer than this would depart together.
+_PERMIT_KEEPS_S: Final = 1.0
 
 
 class SmtpMailer:
@@ -21,7 +24,8 @@ class SmtpMailer:
 
     def __init__(self, settings: SmtpSettings, *, clock: Clock | None = None) -> None:
         self._settings = settings
-        self._pool = Pool(settings, clock or SystemClock())
+        self._clock = clock or SystemClock()
+        self._pool = Pool(settings, self._clock)
 
     @property
     def settings(self) -> SmtpSettings:
@@ -30,9 +34,9 @@ class SmtpMailer:
     async def send(self, message: Message, gate: Gate) -> tuple[Answer, ...]:
         """Hands one message over and returns one answer a recipient, in their order.
 
-        If a kept connection proves dead before the far side can have the message, it is tried
-        once more on a fresh one. A message that the server's EHLO says it cannot take (too large,
-        8-bit, SMTPUTF8) is answered without being sent.
+        If a connection that has waited proves dead before the far side can have the message, it is
+        tried once more on a fresh one. A message that the server's EHLO says it cannot take (too
+        large, 8-bit, SMTPUTF8) is answered without being sent.
 
         Raises:
             MisuseError: An address or the content must not be sent as it is; or closed already.
@@ -45,11 +49,21 @@ class SmtpMailer:
         try:
             try:
                 return await connection.transact(message, gate)
+            except UnusedError:
+                pass  # it ended while the limit was waited for, which it does at a slow one
             except LostError:
                 if not connection.kept:
                     raise
+                await gate.permit()
+            began_s = self._clock.monotonic_s()
             connection = await self._pool.open()
-            return await connection.transact(message, gate)
+            in_time = self._clock.monotonic_s() - began_s <= _PERMIT_KEEPS_S
+            try:
+                return await connection.transact(message, gate, permitted=in_time)
+            except UnusedError:
+                # Not a third permit, or a server slow to greet and quick to close starves us.
+                connection = await self._pool.open()
+                return await connection.transact(message, gate, permitted=True)
         finally:
             self._pool.give_back(connection)
 

@@ -11,7 +11,8 @@ import msgspec
 
 from mailrace.clock import Clock
 from mailrace.errors import MisuseError
-from mailrace.mail.providers.smtp.connection import BufferedConnection, Connection
+from mailrace.mail.providers.smtp.buffered import BufferedConnection
+from mailrace.mail.providers.smtp.connection import Connection
 from mailrace.mail.providers.smtp.failures import unreachable
 from mailrace.mail.providers.smtp.handshake import Handshake, Signal
 from mailrace.mail.providers.smtp.settings import SmtpSettings, Tls

@@ -57,6 +57,7 @@ class Pool:
         while self._idle:
             connection = self._idle.pop()
             if connection.usable:
+                connection.take_up()
                 return connection
             self._free_slot()
         return None
@@ -101,6 +102,7 @@ class Pool:
             connection.rest()
             waiter = self._next_in_queue() if self._queue else None
             if waiter is not None:
+                connection.take_up()
                 waiter.set_result(connection)
             else:
                 self._idle.append(connection)

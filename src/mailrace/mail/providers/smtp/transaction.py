@@ -25,7 +25,7 @@ class Move(Enum):
 
     WAIT: for the next reply. SEND: write `commands()`. CONTENT: write `head` and the content, after
     passing the gate. DONE: `answers()` are there and the session is ready. CLOSE: they are there
-    and the connection is to be closed. LOST: the server closes and has not got the message.
+    and the connection is to be closed. LOST: the server closes a connection that had waited.
     """
 
     WAIT = auto()
@@ -60,6 +60,7 @@ class Transaction:
         "_commands",
         "_count",
         "_ended",
+        "_kept",
         "_machine",
         "_mail",
         "_next",
@@ -83,10 +84,17 @@ class Transaction:
         form: Form,
         chunked: bool,
         reset: bool,
+        kept: bool,
     ) -> None:
-        """`reset` puts RSET in front, pipelined where the form allows it."""
+        """Prepares the commands.
+
+        Args:
+            reset: Puts RSET in front, pipelined where the form allows it.
+            kept: Whether a 421 to MAIL may be a good-bye that was on its way before.
+        """
         recipients = message.recipients
         self._machine = machine
+        self._kept = kept
         self._count = len(recipients)
         self._mail: Answer | None = None  # a refused MAIL answers for everybody
         self._verdicts: list[Answer | None] = []  # one a RCPT reply; None where it was accepted
@@ -251,12 +259,14 @@ class Transaction:
     def _closing(self, kind: Stage | str, code: int, text: bytes) -> Move:
         """421 at any moment (RFC 5321 section 3.8): the server takes nothing more.
 
-        It works through a group in order, so what stands behind the 421 was not done either.
+        It works through a group in order, so what stands behind the 421 was not done either. Only
+        what a server says that has had enough of waiting is not about this message: any other may
+        come again each time, such as a deferral of its recipient.
         """
         reply = to_reply(code, text)
         if self._settled() is not None:
             return Move.CLOSE
-        if not self._ended:
+        if not self._ended and (kind is _RSET or (kind is _MAIL and self._kept)):
             self.refusal = reply
             return Move.LOST
         self._fill(Answer(kind if isinstance(kind, Stage) else _MAIL, reply))
