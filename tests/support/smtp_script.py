@@ -1,8 +1,8 @@
 """An SMTP server on loopback that does what a script says, and keeps what it saw."""
 
 import asyncio
-import contextlib
 import base64
+import contextlib
 import re
 import socket
 import ssl

@@ -8,7 +8,6 @@ import pytest
 from tests.support.command import loads, send_words, start, write_campaign
 from tests.support.recording import RecordingServer
 
-
 # Departures are exact (tests/pool); arrivals are noted by a thread that a busy machine holds up.
 # So many seconds of delay between two of them are not taken for a burst.
 JITTER_S = 0.1
