@@ -27,7 +27,7 @@ class SendOptions:
         header: One more header, "Name: value"; the value is a template. May be given again.
         unsubscribe_url: Where to unsubscribe, a template; with https also for one click.
         email_column: The column with the addresses, where its name does not say so.
-        limit: Only the first N people.
+        limit: Take in only the first N people.
         campaign: The campaign's name, by default the file's. The same name goes on.
         store: Where the campaign is kept, by default sqlite:///mailrace.db.
         via: The provider: smtp://user:password@relay.example:587, smtps://… or sandbox:FOLDER.
