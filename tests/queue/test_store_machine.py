@@ -207,6 +207,7 @@ class StoreMachine(RuleBasedStateMachine):
         assert again == len(uncertain)
         for job in uncertain:
             job.step(Step.RESEND)
+            job.attempt = 0  # a person asked for it: its attempts begin anew
 
     @rule(seconds=st.floats(0.001, 15))
     def wait(self, seconds: float) -> None:
