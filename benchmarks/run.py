@@ -9,6 +9,7 @@ import bench_memory
 import bench_mime
 import bench_send
 import bench_smtp
+import bench_workers
 import msgspec
 from loops import default_loop
 from machine import Machine, describe
@@ -53,6 +54,7 @@ def measure(*, quick: bool, full: bool) -> Report:
         "send": lambda: bench_send.measure(
             runs=1 if quick else 3, recipients=10_000 if quick else 30_000
         ),
+        "workers": lambda: bench_workers.measure(quick=quick),
         "memory": lambda: (
             bench_memory.measure(full=full, sizes=(2_000, 20_000))
             if quick
