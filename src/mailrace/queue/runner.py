@@ -129,9 +129,12 @@ class Runner:
     def stop(self) -> None:
         """Finishes what the far side may have, recalls the rest, and ends. Idempotent."""
         self._end = self._end or End.STOPPED
+        self._take_no_more()
+        self._wake.set()
+
+    def _take_no_more(self) -> None:
         self._stopping.set()
         self._feed.close()
-        self._wake.set()
 
     async def run(self) -> End:
         """Works until every job of the batch is final, or `stop` is called.
@@ -168,8 +171,7 @@ class Runner:
             self._end_if_stuck()
 
     async def _let_finish(self, crew: Tasks) -> None:
-        self._stopping.set()
-        self._feed.close()
+        self._take_no_more()
         self._workers.recall()
         await crew.drain()
 
@@ -254,8 +256,7 @@ class Runner:
 
     async def _wind_up(self, crew: Tasks, clerk: Tasks) -> None:
         """Hands back what was not begun, and leaves the books in order."""
-        self._stopping.set()
-        self._feed.close()
+        self._take_no_more()
         session, gone = self._workers.session, False
         try:
             await crew.cancel()
