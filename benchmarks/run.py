@@ -7,6 +7,10 @@ from typing import TYPE_CHECKING
 
 import bench_memory
 import bench_mime
+import bench_pool
+import bench_pool_features
+import bench_pool_latency
+import bench_pool_memory
 import bench_send
 import bench_smtp
 import bench_workers
@@ -53,6 +57,16 @@ def measure(*, quick: bool, full: bool) -> Report:
         ),
         "send": lambda: bench_send.measure(
             runs=1 if quick else 3, recipients=10_000 if quick else 30_000
+        ),
+        "pool": lambda: bench_pool.measure(
+            runs=1 if quick else 5, loops=[loop] if quick else bench_pool.installed_loops()
+        ),
+        "what the pool's features cost": lambda: bench_pool_features.measure(
+            runs=3 if quick else 9, loop=loop
+        ),
+        "the pool's latency": lambda: bench_pool_latency.measure(runs=3 if quick else 7, loop=loop),
+        "the pool's memory": lambda: bench_pool_memory.measure(
+            jobs=100_000 if quick else 1_000_000, runs=1 if quick else 3
         ),
         "workers": lambda: bench_workers.measure(quick=quick),
         "memory": lambda: (

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import aclosing
 from email import message_from_bytes, policy
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,7 +15,6 @@ from mailrace import (
     ConflictError,
     InlineImage,
     MisuseError,
-    Outcome,
     RejectedError,
     UnavailableError,
     send,
@@ -23,6 +23,9 @@ from mailrace import (
 from mailrace.mail.message import Answer, Gate, Message, Reply, Stage
 from mailrace.queue import End
 from tests.support.recording import RecordingServer
+
+if TYPE_CHECKING:
+    from mailrace.mail import Outcome
 
 ADA = {"email": "ada@example.net", "name": "Ada"}
 BORIS = {"email": "boris@example.org", "name": "Борис"}

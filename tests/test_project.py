@@ -19,7 +19,16 @@ import mailrace
 from tools import hygiene
 
 ROOT = Path(__file__).resolve().parent.parent
-EXTRAS = ("confluent_kafka", "litestar", "psycopg", "psycopg_pool", "uvicorn", "uvloop")
+EXTRAS = (
+    "confluent_kafka",
+    "litestar",
+    "opentelemetry",
+    "prometheus_client",
+    "psycopg",
+    "psycopg_pool",
+    "uvicorn",
+    "uvloop",
+)
 GROUPS_PINNED = ("dev", "bench", "build")
 EXTRAS_PINNED = ("fast",)
 

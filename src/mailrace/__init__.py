@@ -12,7 +12,8 @@ from mailrace.errors import (
 )
 from mailrace.mail.campaign import Campaign
 from mailrace.mail.mime import Attachment, InlineImage
-from mailrace.mail.run import Outcome, Report
+from mailrace.mail.run import Report
+from mailrace.pool import Pool
 
 __version__ = version("mailrace")
 __all__ = [
@@ -22,7 +23,7 @@ __all__ = [
     "InlineImage",
     "MailraceError",
     "MisuseError",
-    "Outcome",
+    "Pool",
     "RejectedError",
     "Report",
     "UnavailableError",

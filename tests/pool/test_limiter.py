@@ -1,11 +1,15 @@
 """The waiting room in front of a rate, in virtual time."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
-from mailrace.clock import Clock
-from mailrace.pool import NoLimit, Rate, RateLimiter, Schedule, SharedRateLimiter
+from mailrace.clock import Alarm, Clock
+from mailrace.errors import MisuseError
+from mailrace.pool import Limiter, NoLimit, Rate, RateLimiter, Schedule, SharedRateLimiter
+from mailrace.pool.allowance import Allowance
+from mailrace.pool.rate import RateLimit
 from tests.pool.test_rate import most_in_a_window
 from tests.support.clock import VirtualClock, settle
 
@@ -28,14 +32,14 @@ class Keeper:
         return first_s
 
 
-def make(kind: str, rate: Rate, clock: Clock) -> RateLimiter:
+def make(kind: str, rate: Rate, clock: Clock) -> Limiter:
     if kind == "shared":
         return SharedRateLimiter(rate, clock, Keeper(clock))
     return RateLimiter(rate, clock)
 
 
 async def depart(
-    limiter: RateLimiter, clock: Clock, departures: int, *, waiters: int, busy_s: float = 0.0
+    limiter: Limiter, clock: Clock, departures: int, *, waiters: int, busy_s: float = 0.0
 ) -> list[float]:
     times_s: list[float] = []
     left = iter(range(departures))
@@ -120,6 +124,88 @@ async def test_cancelled_waiters_use_no_slot(kind: str) -> None:
     assert limiter.waiting == 0
 
 
+async def test_ten_thousand_waiters_have_one_timer() -> None:
+    clock = VirtualClock()
+    limiter = RateLimiter(Rate(1, 1.0), clock)
+    waiters = [asyncio.create_task(limiter.wait()) for _ in range(10_000)]
+    await settle()
+    assert (limiter.waiting, clock.sleepers) == (9_999, 1)
+    await clock.advance(2.1)
+    assert (limiter.waiting, clock.sleepers) == (9_997, 1)
+    for waiter in reversed(waiters):  # a line that is searched for each of them would take long
+        waiter.cancel()
+    await asyncio.gather(*waiters, return_exceptions=True)
+    assert (limiter.waiting, clock.sleepers) == (0, 0)
+
+
+@pytest.mark.parametrize("kind", ["own", "shared"])
+@pytest.mark.parametrize("turns", range(4))
+async def test_the_turn_of_one_who_leaves_goes_to_the_next(kind: str, turns: int) -> None:
+    """However far the turn has come to the second one when it is cancelled."""
+    clock = VirtualClock()
+    limiter, left = make(kind, Rate(10, 1.0), clock), list[int]()
+
+    async def waiter(number: int) -> None:
+        await limiter.wait()
+        left.append(number)
+
+    waiters = [asyncio.create_task(waiter(number)) for number in range(6)]
+    await clock.advance(0.05)
+    assert left == [0]
+    clock.move_to(0.15)  # wakes the head, which gives its turn to the second one
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    waiters[2].cancel()
+    waiters[4].cancel()
+    await clock.advance(1.0)
+    assert left == [0, 1, 3, 5]
+    assert limiter.waiting == 0
+    await asyncio.gather(*waiters, return_exceptions=True)
+
+
+async def test_a_waiter_that_is_cancelled_uses_nothing() -> None:
+    """Of ten that wait for five slots each nine leave: the tenth goes as if they had not been."""
+    clock = VirtualClock(auto=True)
+    limiter = RateLimiter(RateLimit.parse("10/s, 100/min"), clock)
+    await limiter.wait(5)
+    waiters = [asyncio.create_task(limiter.wait(5)) for _ in range(10)]
+    await asyncio.sleep(0)
+    for waiter in waiters[:-1]:
+        waiter.cancel()
+    await asyncio.gather(*waiters, return_exceptions=True)
+    alone = Allowance(RateLimit.parse("10/s, 100/min"))
+    alone.take(0.0, 5)
+    assert clock.monotonic_s() == pytest.approx(alone.next_s(0.0, 5))
+
+
+async def test_costs_count_in_all_windows() -> None:
+    clock = VirtualClock(auto=True)
+    limiter, times_s = RateLimiter(RateLimit.parse("20/s, 100/min"), clock), list[float]()
+
+    async def waiter(cost: int) -> None:
+        await limiter.wait(cost)
+        times_s.extend([clock.monotonic_s()] * cost)
+
+    await asyncio.gather(*(waiter(cost) for cost in [1, 5, 20, 3] * 10))
+    assert len(times_s) == 290
+    assert times_s == sorted(times_s)
+    assert most_in_a_window(times_s, 1.0) <= 20
+    assert most_in_a_window(times_s, 60.0) <= 100
+
+
+async def test_a_cost_that_never_fits_is_refused_at_once() -> None:
+    limiter = RateLimiter(Rate(10, 1.0), VirtualClock())
+    await limiter.wait()
+    waiting = asyncio.create_task(limiter.wait())
+    await settle()
+    for cost in (11, 0):
+        with pytest.raises(MisuseError, match=f"cost of {cost}"):
+            await limiter.wait(cost)
+    assert limiter.waiting == 1
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+
+
 @pytest.mark.parametrize("waiters", [1, 50])
 async def test_processes_hold_a_shared_limit_together(waiters: int) -> None:
     """Each process has a clock of its own: the same wall time, another monotonic one."""
@@ -153,6 +239,7 @@ class Late:
         self._clock = clock
         self.monotonic_s = clock.monotonic_s
         self.unix_s = clock.unix_s
+        self.call_at_s = clock.call_at_s
 
     async def sleep_s(self, seconds: float) -> None:
         await self._clock.sleep_s(seconds + 0.003)
@@ -173,6 +260,9 @@ class Offset:
 
     async def sleep_s(self, seconds: float) -> None:
         await self._clock.sleep_s(seconds)
+
+    def call_at_s(self, at_s: float, callback: Callable[[], object]) -> Alarm:
+        return self._clock.call_at_s(at_s - self._offset_s, callback)
 
 
 async def test_a_slot_used_too_late_is_lost() -> None:

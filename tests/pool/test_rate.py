@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from mailrace.errors import MisuseError
 from mailrace.pool import Rate, Schedule
+from mailrace.pool.rate import RateLimit
 
 UNITS = {"s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600, "hour": 3600, "d": 86400, "day": 86400}
 rates = st.builds(
@@ -147,3 +148,69 @@ def test_the_rate_is_used_up_but_for_a_few_percent(rate: Rate, slots: int) -> No
     _, state = Schedule.of(rate).take(0.0, from_s=0.0, slots=slots)
     assert state <= slots * rate.window_s / rate.count * 1.04
     assert state >= slots * rate.window_s / rate.count
+
+
+several = st.lists(
+    st.builds(Rate, count=st.integers(1, 10**6), window_s=st.integers(1, 10**6).map(float)),
+    min_size=1,
+    max_size=4,
+    unique_by=lambda rate: rate.window_s,
+).map(tuple)
+
+
+@given(rates=several, margin=st.floats(0, 1, exclude_max=True))
+def test_a_limit_is_shown_as_it_may_be_written(rates: tuple[Rate, ...], margin: float) -> None:
+    limit = RateLimit(rates=rates, margin=margin)
+    assert RateLimit.parse(str(limit), margin=margin) == limit
+    assert RateLimit.of(limit) is limit
+    assert RateLimit.of(str(limit)) == RateLimit(rates=rates)
+    assert RateLimit.of(rates[0]) == RateLimit(rates=rates[:1])
+
+
+def test_a_limit_has_several_windows_or_one() -> None:
+    assert RateLimit.parse("10/s, 100/min,1000/h").rates == (
+        Rate(10, 1.0),
+        Rate(100, 60.0),
+        Rate(1000, 3600.0),
+    )
+    assert str(RateLimit.parse(" 10/1s,100/ 60s ")) == "10/s, 100/min"
+    assert RateLimit.parse("7/day").rates == (Rate(7, 86400.0),)
+
+
+@pytest.mark.parametrize(
+    "text", ["", ",", "10/s,", "10/s;5/min", "10/s, x", "10/s, 5/s", "9/min, 9/60s", "1/s, 1/s"]
+)
+def test_a_limit_that_is_none_is_refused_with_advice(text: str) -> None:
+    with pytest.raises(MisuseError) as caught:
+        RateLimit.parse(text)
+    assert caught.value.hint
+
+
+def test_a_limit_without_rates_is_refused() -> None:
+    with pytest.raises(MisuseError, match="no rate"):
+        RateLimit(rates=())
+
+
+@pytest.mark.parametrize("margin", [-0.1, 1.0, 1.5, float("nan"), float("inf")])
+def test_a_margin_that_is_no_share_is_refused(margin: float) -> None:
+    with pytest.raises(MisuseError, match="margin"):
+        RateLimit.parse("10/s", margin=margin)
+
+
+@pytest.mark.parametrize(
+    ("text", "margin", "used"),
+    [
+        ("10/s, 1000/h", 0.1, (Rate(9, 1.0), Rate(900, 3600.0))),
+        ("100/s", 0.42, (Rate(58, 1.0),)),
+        ("5/s", 0.1, (Rate(4, 1.0),)),
+        ("1/s", 0.5, (Rate(1, 2.0),)),
+        ("3/s", 0.75, (Rate(1, 1 / 0.75),)),
+    ],
+)
+def test_a_margin_is_kept_back_from_every_window(
+    text: str, margin: float, used: tuple[Rate, ...]
+) -> None:
+    limit = RateLimit.parse(text, margin=margin)
+    assert limit.used == used
+    assert limit.cost_max == min(rate.count for rate in used)
+    assert limit.schedules == tuple(map(Schedule.of, used))

@@ -3,6 +3,7 @@
 import asyncio
 import heapq
 import itertools
+from collections.abc import Callable
 from typing import Any
 
 _NOON_S = 1_800_000_000.0
@@ -40,6 +41,14 @@ class VirtualClock:
         if self._autopilot is not None:
             self._autopilot.look()
         await sleeper
+
+    def call_at_s(self, at_s: float, callback: Callable[[], object]) -> asyncio.Future[None]:
+        sleeper: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        sleeper.add_done_callback(lambda waked: None if waked.cancelled() else callback())
+        heapq.heappush(self._sleepers, (at_s, next(self._order), sleeper))
+        if self._autopilot is not None:
+            self._autopilot.look()
+        return sleeper
 
     @property
     def next_s(self) -> float | None:

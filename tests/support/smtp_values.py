@@ -1,7 +1,9 @@
 """Messages, gates and settings for the tests of the SMTP client."""
 
+from collections.abc import Callable
 from typing import Any
 
+from mailrace.clock import Alarm
 from mailrace.mail.message import Message
 from mailrace.mail.providers.smtp import SmtpSettings, Timeouts, Tls
 
@@ -62,4 +64,7 @@ class FakeClock:
         return self.now_s
 
     async def sleep_s(self, seconds: float) -> None:
+        raise NotImplementedError
+
+    def call_at_s(self, at_s: float, callback: Callable[[], object]) -> Alarm:
         raise NotImplementedError

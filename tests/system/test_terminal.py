@@ -12,7 +12,7 @@ import termios
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from io import StringIO
 from pathlib import Path
@@ -24,6 +24,7 @@ from mailrace.cli import main
 from mailrace.cli.progress import BarFace, LineFace, rate_over, watch
 from mailrace.cli.snapshot import Snapshot, line, snapshot
 from mailrace.cli.words import counted, pace, span, without_passwords
+from mailrace.clock import Alarm
 from mailrace.mail.sending import Intake
 from mailrace.queue import BatchReport, JobState
 from tests.support.command import arguments, environment, send_words, write_campaign
@@ -44,6 +45,9 @@ class HandClock:
 
     async def sleep_s(self, seconds: float) -> None:
         self.now_s += seconds
+
+    def call_at_s(self, at_s: float, callback: Callable[[], object]) -> Alarm:
+        raise NotImplementedError
 
 
 def moment(

@@ -12,13 +12,14 @@ from mailrace import (
     InlineImage,
     MailraceError,
     MisuseError,
-    Outcome,
+    Pool,
     RejectedError,
     Report,
     UnavailableError,
     send,
     stream,
 )
+from mailrace.mail import Outcome
 
 CAMPAIGN = Campaign(
     name="typed",
@@ -60,6 +61,8 @@ async def main() -> None:
     assert_type(report.trouble, str | None)
     assert report.sent == 1
     assert [address async for address in one_by_one()] == ["boris@example.org"]
+    async with Pool(workers=2) as pool:
+        assert_type(await (await pool.submit(len, "pool")), int)
     try:
         await send(CAMPAIGN, [], via="sandbox:outbox")
     except (MisuseError, ConflictError, UnavailableError, RejectedError) as error:

@@ -1,11 +1,13 @@
 """The waiting room in front of a rate: first come, first served, one timer for everybody."""
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from mailrace.clock import Clock
-from mailrace.pool.rate import Rate, Schedule
+from mailrace.pool.allowance import Allowance
+from mailrace.pool.rate import Rate, RateLimit, Schedule
 
 # A shared limit is taken from its keeper in slices of this length, so that a departure costs no
 # round trip; short enough that what a killed process had taken is hardly missed.
@@ -38,52 +40,108 @@ class NoLimit:
         return
 
 
-class RateLimiter:
-    """Holds a rate over everyone in this process who calls `wait`.
+class _Line:
+    """Those who wait, in the order of their coming; `async with` lasts from head to departure.
 
-    Slots are handed out in the order of the calls. A waiter that is cancelled uses none.
+    Only the head looks at the limit and sleeps, so that the others need no timer. Whoever leaves
+    does so in constant time from anywhere in the line, where `asyncio.Lock` would search it.
     """
 
-    def __init__(self, rate: Rate, clock: Clock) -> None:
-        self._schedule = Schedule.of(rate)
-        self._clock = clock
-        self._next_slot_s = float("-inf")
-        self._turn = asyncio.Lock()
-        self.waiting = 0
+    __slots__ = ("_behind", "_headed")
 
-    async def wait(self) -> None:
-        self.waiting += 1
+    def __init__(self) -> None:
+        self._behind: OrderedDict[asyncio.Future[None], None] = OrderedDict()
+        self._headed = False
+
+    def __len__(self) -> int:
+        return len(self._behind) + self._headed
+
+    async def __aenter__(self) -> None:
+        if not self._headed:
+            self._headed = True
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._behind[turn] = None
         try:
-            async with self._turn:
-                await self._depart()
-        finally:
-            self.waiting -= 1
+            await turn
+        except asyncio.CancelledError:
+            if turn in self._behind:
+                del self._behind[turn]
+            else:
+                self._next()  # the turn came in the very moment of leaving
+            raise
 
-    async def _depart(self) -> None:
-        await _sleep_until(self._next_slot_s, self._clock)
-        from_s = self._clock.monotonic_s() - self._schedule.grace_s
-        _, self._next_slot_s = self._schedule.take(self._next_slot_s, from_s=from_s)
+    async def __aexit__(self, *_: object) -> None:
+        self._next()
+
+    def _next(self) -> None:
+        if self._behind:
+            turn, _ = self._behind.popitem(last=False)
+            if not turn.done():
+                turn.set_result(None)
+        else:
+            self._headed = False
 
 
-class SharedRateLimiter(RateLimiter):
+class RateLimiter:
+    """Holds a limit over everyone in this process who calls `wait`.
+
+    Departures go in the order of the calls. A waiter that is cancelled uses nothing.
+    """
+
+    def __init__(self, limit: RateLimit | Rate, clock: Clock) -> None:
+        self._allowance = Allowance(RateLimit.of(limit))
+        self._clock = clock
+        self._line = _Line()
+
+    @property
+    def waiting(self) -> int:
+        return len(self._line)
+
+    async def wait(self, cost: int = 1) -> None:
+        """Returns when so many slots are taken.
+
+        Raises:
+            MisuseError: The cost is below 1 or more than a window can ever hold.
+        """
+        self._allowance.limit.check_cost(cost)  # now, not when its turn has come
+        async with self._line:
+            while wait_s := self._allowance.take(self._clock.monotonic_s(), cost):
+                await self._clock.sleep_s(wait_s)
+
+
+class SharedRateLimiter:
     """Holds a rate over this process and all others that use the same keeper.
 
-    Slots come in slices. One that could not be used in time is lost, never made up; so is the
-    slice that a cancelled waiter was fetching.
+    Slots are handed out in the order of the calls and come in slices. One that could not be used
+    in time is lost, never made up; so is the slice that a cancelled waiter was fetching.
     """
 
     def __init__(self, rate: Rate, clock: Clock, keeper: SlotKeeper) -> None:
-        super().__init__(rate, clock)
+        self._schedule = Schedule.of(rate)
+        self._clock = clock
         self._keeper = keeper
+        self._line = _Line()
         self._slice = min(_SLICE_SLOTS_MAX, max(1, int(_SLICE_S / self._schedule.interval_s)))
+        self._next_slot_s = 0.0
         self._slots = 0
+
+    @property
+    def waiting(self) -> int:
+        return len(self._line)
+
+    async def wait(self) -> None:
+        async with self._line:
+            await self._depart()
 
     async def _depart(self) -> None:
         while True:
             if self._slots == 0:
                 await self._take_slice()
             slot_s = self._next_slot_s
-            await _sleep_until(slot_s, self._clock)
+            left_s = slot_s - self._clock.monotonic_s()
+            if left_s > 0:
+                await self._clock.sleep_s(left_s)
             self._next_slot_s += self._schedule.interval_s
             self._slots -= 1
             if self._clock.monotonic_s() <= slot_s + self._schedule.grace_s:
@@ -93,9 +151,3 @@ class SharedRateLimiter(RateLimiter):
         first_unix_s = await self._keeper(self._schedule, self._slice)
         behind_s = self._clock.unix_s() - self._clock.monotonic_s()
         self._next_slot_s, self._slots = first_unix_s - behind_s, self._slice
-
-
-async def _sleep_until(at_s: float, clock: Clock) -> None:
-    left_s = at_s - clock.monotonic_s()
-    if left_s > 0:
-        await clock.sleep_s(left_s)
