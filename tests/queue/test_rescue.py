@@ -133,3 +133,15 @@ async def test_a_store_that_was_removed_ends_the_run(world: World) -> None:
 
     with pytest.raises(UnavailableError, match="removed or replaced"):
         await world.run(Recorder(answer), batch_id, workers=2)
+
+
+async def test_a_journal_without_a_process_is_cleared_away_once_nobody_holds_it(
+    world: World,
+) -> None:
+    """Its process died before it was registered, or between leaving and removing it."""
+    journal = Journal.create(world.journals / "early.journal", boot_id())
+    await rescuer(world).rescue()
+    assert journal.path.exists()
+    journal.close(keep=True)
+    await rescuer(world).rescue()
+    assert not journal.path.exists()

@@ -1,5 +1,6 @@
 """One attempt at a job: what a handler is given, what it answers, and what follows from that."""
 
+import asyncio
 from typing import Protocol
 
 import msgspec
@@ -27,7 +28,7 @@ class Result(msgspec.Struct, frozen=True, gc=False):
 class Gate:
     """What an attempt passes on the way out: the limit first, the journal last."""
 
-    __slots__ = ("_job", "_limiter", "_session", "committed", "permitted")
+    __slots__ = ("_job", "_limiter", "_session", "committed", "permitted", "recalled")
 
     def __init__(self, job: ClaimedJob, limiter: Limiter, session: Session) -> None:
         self._job = job
@@ -35,6 +36,7 @@ class Gate:
         self._session = session
         self.permitted = False
         self.committed = False
+        self.recalled = False
 
     async def permit(self) -> None:
         """Waits for the limit."""
@@ -48,6 +50,8 @@ class Gate:
             ConflictError: The lease has run out.
             UnavailableError: The journal cannot be written.
         """
+        if self.recalled:  # its cancel comes with the next wait, and that would be too late
+            raise asyncio.CancelledError
         self._session.departing(self._job)
         self.committed = True
 

@@ -43,8 +43,13 @@ class Journal:
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            journal = cls(path, boot, _create_locked(path))
+            # Nobody ever sees it unlocked: it would be taken for that of a dead process.
+            file = _create_locked(_draft(path))
+            _draft(path).rename(path)
+            journal = cls(path, boot, file)
         except OSError as error:
+            with contextlib.suppress(OSError):
+                _draft(path).unlink(missing_ok=True)
             raise _not_written(path, error.strerror) from error
         try:
             journal._write(_header(boot))

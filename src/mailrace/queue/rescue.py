@@ -50,10 +50,20 @@ class Rescuer:
         Raises:
             UnavailableError: The store or a journal cannot be read.
         """
+        # In this order: a journal that is there before the rows are read, and whose process has no
+        # row then and is dead, will never have one.
+        journals = list(self._folder.glob("*.journal"))
         processes = await self._store.processes()
+        self._tidy(journals, {process.journal for process in processes})
         known = {process.id for process in processes}
         self._seen = {number: seen for number, seen in self._seen.items() if number in known}
         return sum([await self._end(process) for process in processes if process.id != own])
+
+    def _tidy(self, journals: list[Path], known: set[str]) -> None:
+        """Removes what processes left that died before they were registered, or while leaving."""
+        for path in journals:
+            if path.name not in known and holder_is_dead(path):
+                remove_journal(path)
 
     async def _end(self, process: ProcessRow) -> int:
         path = self._folder / process.journal

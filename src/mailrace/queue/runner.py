@@ -14,7 +14,6 @@ from mailrace.events import Events
 from mailrace.lifecycle import Tasks
 from mailrace.pool import Limiter, RetrySchedule
 from mailrace.queue.attempts import Handler, released
-from mailrace.queue.feed import Feed
 from mailrace.queue.finisher import Finisher
 from mailrace.queue.jobs import BatchReport
 from mailrace.queue.journal import boot_id
@@ -61,17 +60,21 @@ class RunnerSettings:
     Attributes:
         journals: The folder of the journals of everyone who uses this store.
         workers: Jobs in hand at the same time, at least 1.
+        buffer: Claimed jobs that wait for a worker, at most; at least 1.
         wait: Stay until every job is final; otherwise leave what has to wait to the next run.
     """
 
     journals: Path
     workers: int = 5
+    buffer: int = 1000
     retry: RetrySchedule = field(default_factory=RetrySchedule)
     wait: bool = True
 
     def __post_init__(self) -> None:
         if self.workers < 1:
             raise MisuseError(f"{self.workers} workers do nothing", hint="give at least 1")
+        if self.buffer < 1:
+            raise MisuseError(f"a buffer of {self.buffer} holds nothing", hint="give at least 1")
 
 
 class Runner:
@@ -103,10 +106,10 @@ class Runner:
         self._wake = asyncio.Event()
         self._rescued_s = float("-inf")
         self._rescuer = Rescuer(store, settings.journals, clock)
-        self._feed = Feed(settings.workers, self._wake)
         self.finisher = Finisher(store, clock)
         self._workers = Workers(
-            feed=self._feed,
+            workers=settings.workers,
+            buffer=settings.buffer,
             handler=handler,
             limiter=limiter,
             finisher=self.finisher,
@@ -115,6 +118,7 @@ class Runner:
             stopping=self._stopping,
             wake=self._wake,
             events=events,
+            on_fault=self.stop,
         )
 
     @property
@@ -134,7 +138,7 @@ class Runner:
 
     def _take_no_more(self) -> None:
         self._stopping.set()
-        self._feed.close()
+        self._workers.stop()
 
     async def run(self) -> End:
         """Works until every job of the batch is final, or `stop` is called.
@@ -145,35 +149,34 @@ class Runner:
             UnavailableError: The store cannot be used. What is in flight is finished first, and
                 what is known stays in the journal.
         """
-        clerk, crew = Tasks(self.stop), Tasks(self.stop)
+        clerk = Tasks(self.stop)
         clerk.start("finisher", self.finisher.run())
-        for number in range(1, self._settings.workers + 1):
-            crew.start(f"worker-{number}", self._workers.work(number))
+        await self._workers.start()
         try:
             await self._fill()
-            await self._let_finish(crew)
+            await self._let_finish()
         except MailraceError:
-            await self._let_finish(crew)
+            await self._let_finish()
             raise
         finally:
-            await self._wind_up(crew, clerk)
+            await self._wind_up(clerk)
         return self._end or End.ALL_FINAL
 
     async def _fill(self) -> None:
-        """Keeps the feed supplied until there is nothing left to do."""
+        """Keeps the workers supplied until there is nothing left to do."""
         while self._end is None:
             await self._live_session()
             await self._rescue()
-            if not self._feed.low:
+            if not self._workers.low:
                 await self._until_woken()
             elif not await self._claim():
                 await self._look_around()
             self._end_if_stuck()
 
-    async def _let_finish(self, crew: Tasks) -> None:
+    async def _let_finish(self) -> None:
         self._take_no_more()
         self._workers.recall()
-        await crew.drain()
+        await self._workers.finish()
 
     async def _live_session(self) -> None:
         """Opens a session, and a new one where the old one's leases have run out."""
@@ -181,8 +184,8 @@ class Runner:
         if session is not None and session.alive:
             return
         if session is not None:
-            self._events.emit(LeaseLost(jobs=len(self._feed)))
-            self._feed.drain()  # somebody else may have these by now
+            # Somebody else may have these by now.
+            self._events.emit(LeaseLost(jobs=len(self._workers.give_up_stock())))
             while self.committed and self._end is None:  # their answers still count
                 await self._sleep(_SOON_S)
             await self.finisher.settled()
@@ -202,9 +205,9 @@ class Runner:
                 self._events.emit(Rescued(jobs=jobs))
 
     async def _claim(self) -> bool:
-        """Claims what the feed wants; false when nothing is available."""
+        """Claims what the workers want; false when nothing is available."""
         assert self._workers.session is not None
-        wanted = self._feed.wanted(self._clock.monotonic_s())
+        wanted = self._workers.wanted()
         process_id = self._workers.session.process_id
         claiming = asyncio.create_task(self._store.claim(process_id, self._batch_id, wanted))
         try:
@@ -214,13 +217,13 @@ class Runner:
             return True
         except asyncio.CancelledError:
             with contextlib.suppress(MailraceError):  # what the store gave us is to be handed back
-                self._feed.add(await claiming, self._clock.monotonic_s())
+                self._workers.add(await claiming)
             raise
-        self._feed.add(jobs, self._clock.monotonic_s())
+        self._workers.add(jobs)
         return bool(jobs)
 
     async def _until_woken(self) -> None:
-        """Until the feed runs low, a worker is stuck or the run is to stop; not much longer."""
+        """Until the stock runs low, a worker is stuck or the run is to stop; not much longer."""
         await pause(_RESCUE_S, self._wake, self._clock)
         self._wake.clear()
 
@@ -235,7 +238,7 @@ class Runner:
 
     async def _look_around(self) -> None:
         """Nothing can be claimed: end, or wait until something can."""
-        if self.tally.in_hand or self.finisher.pending or len(self._feed):
+        if self.tally.in_hand or self.finisher.pending or self._workers.stock:
             await self._sleep(_SOON_S)
         else:
             await self._decide(await self._store.report(self._batch_id))
@@ -254,12 +257,12 @@ class Runner:
     async def _sleep(self, seconds: float) -> None:
         await pause(seconds, self._stopping, self._clock)
 
-    async def _wind_up(self, crew: Tasks, clerk: Tasks) -> None:
+    async def _wind_up(self, clerk: Tasks) -> None:
         """Hands back what was not begun, and leaves the books in order."""
         self._take_no_more()
         session, gone = self._workers.session, False
         try:
-            await crew.cancel()
+            await self._workers.cancel()
             if session is not None:
                 gone = await self._settle(session, clerk)
         finally:
@@ -270,7 +273,7 @@ class Runner:
     async def _settle(self, session: Session, clerk: Tasks) -> bool:
         """Tells the store everything; whether it has nothing more to ask this process."""
         now_ms = int(self._clock.unix_s() * 1000)
-        for job in self._feed.drain():
+        for job in self._workers.give_up_stock():
             self.finisher.add(session, released(job, now_ms))
         settled = asyncio.create_task(self.finisher.settled())
         ended = asyncio.create_task(clerk.drain())
