@@ -25,7 +25,12 @@ ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SENDING = (ROOT / "docs" / "sending.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+# What sends no mail has a test of its own.
+TESTED_ELSEWHERE = {"cache.py": "tests/pool/test_cache_example.py"}
+EXAMPLES = [
+    path for path in sorted((ROOT / "examples").glob("*.py")) if path.name not in TESTED_ELSEWHERE
+]
+TYPING_TESTS = sorted((ROOT / "tests" / "typing").glob("*.py"))
 
 
 def blocks(text: str, language: str) -> list[str]:
@@ -123,8 +128,15 @@ def test_an_example_runs(path: Path, tmp_path: Path) -> None:
         assert server.recorded.total == written > 0
 
 
-def test_the_typing_test_runs(tmp_path: Path) -> None:
-    done = python(ROOT / "tests" / "typing" / "api.py", folder=tmp_path)
+def test_an_example_that_is_tested_elsewhere_is_there_and_so_is_its_test() -> None:
+    for name, test in TESTED_ELSEWHERE.items():
+        assert (ROOT / "examples" / name).exists()
+        assert name in (ROOT / test).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", TYPING_TESTS, ids=lambda path: path.name)
+def test_a_typing_test_runs(path: Path, tmp_path: Path) -> None:
+    done = python(path, folder=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -153,7 +165,7 @@ def test_defaults_are_those_of_the_settings() -> None:
             r"^\| `(--\w+)` .*\| `([^`]+)` \|$", section("Options of `mailrace send`"), re.MULTILINE
         )
     )
-    for name in ("store", "rate", "workers", "retry"):
+    for name in ("store", "rate", "workers", "buffer", "retry"):
         assert rows[f"--{name}"] == str(getattr(Settings(), name))
 
 

@@ -20,6 +20,7 @@ def test_defaults(tmp_path: Path) -> None:
         store="sqlite:///mailrace.db",
         rate="10/s",
         workers=5,
+        buffer=1000,
         retry="5m,15m,45m,135m",
     )
 
@@ -42,6 +43,7 @@ def test_flags_over_environment_over_file(tmp_path: Path) -> None:
         ),
         ({"EMAIL_WORKER_COUNT": "7"}, "workers", 7),
         ({"EMAIL_WORKER_COUNT": "7", "MAILRACE_WORKERS": "8"}, "workers", 8),
+        ({"EMAIL_WORKER_BUFFER": "100"}, "buffer", 100),
         ({"MAILRACE_VIA": "sandbox:x", "SMTP_HOST": "h"}, "via", "sandbox:x"),
         ({"MAILRACE_RETRY": "none"}, "retry", "none"),
         ({"SMTP_HOST": "relay.example"}, "via", "smtp://relay.example"),
@@ -66,9 +68,13 @@ def test_the_environment(
     ("text", "says"),
     [
         ('raet = "1/s"', "unknown setting 'raet'; did you mean rate?"),
-        ("colour = 1", "unknown setting 'colour'; there are via, store, rate, workers, retry"),
+        (
+            "colour = 1",
+            "unknown setting 'colour'; there are via, store, rate, workers, buffer, retry",
+        ),
         ('workers = "many"', "mailrace.toml cannot be used"),
         ("workers = 0", "0 workers cannot be"),
+        ("buffer = 0", "a buffer of 0 cannot be"),
         ("workers =", "cannot be read"),
         ("[workers]", "mailrace.toml cannot be used"),
     ],

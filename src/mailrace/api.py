@@ -233,6 +233,7 @@ def _options(
         Rate.parse(settings.rate)  # a wrong one has to be found before there is a store
     return RunOptions(
         workers=settings.workers,
+        buffer=settings.buffer,
         retry=RetrySchedule.parse(settings.retry),
         wait=wait,
         limit=limit,

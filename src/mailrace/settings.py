@@ -14,8 +14,15 @@ from mailrace.errors import MisuseError
 
 CONFIG_FILE: Final = "mailrace.toml"
 DEFAULT_STORE: Final = "sqlite:///mailrace.db"
-ENVIRONMENT: Final = MappingProxyType({"store": "DATABASE_URL", "workers": "EMAIL_WORKER_COUNT"})
+ENVIRONMENT: Final = MappingProxyType(
+    {
+        "store": "DATABASE_URL",
+        "workers": "EMAIL_WORKER_COUNT",
+        "buffer": "EMAIL_WORKER_BUFFER",
+    }
+)
 """Names that other programs use for the same settings."""
+_WHOLE: Final = ("workers", "buffer")
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -26,6 +33,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         store: `sqlite:///PATH`.
         rate: `100/s`, `100/min` …, or `none`; all workers together.
         workers: Messages under way at the same time.
+        buffer: Messages at most that a process has claimed and not begun.
         retry: Delays after temporary refusals: `5m,15m`, or `none`.
     """
 
@@ -33,11 +41,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     store: str = DEFAULT_STORE
     rate: str = "10/s"
     workers: int = 5
+    buffer: int = 1000
     retry: str = "5m,15m,45m,135m"
 
     def __post_init__(self) -> None:
         if not 1 <= self.workers <= 10_000:
             raise MisuseError(f"{self.workers} workers cannot be", hint="give 1 to 10000")
+        if not 1 <= self.buffer <= 100_000:
+            raise MisuseError(f"a buffer of {self.buffer} cannot be", hint="give 1 to 100000")
 
 
 def load_settings(
@@ -83,7 +94,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
     for setting in Settings.__struct_fields__:
         for name in (f"MAILRACE_{setting.upper()}", ENVIRONMENT.get(setting, "")):
             if text := environment.get(name):
-                values[setting] = _whole(name, text) if setting == "workers" else text
+                values[setting] = _whole(name, text) if setting in _WHOLE else text
                 break
     if "via" not in values and environment.get("SMTP_HOST"):
         values["via"] = _smtp_url(environment)

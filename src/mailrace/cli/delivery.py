@@ -108,6 +108,7 @@ class _Delivery:
             limiter=self._limiter,
             options=RunOptions(
                 workers=settings.workers,
+                buffer=settings.buffer,
                 retry=RetrySchedule.parse(settings.retry),
                 wait=self._order.wait,
                 limit=self._order.limit,

@@ -33,6 +33,7 @@ class SendOptions:
         via: The provider: smtp://user:password@relay.example:587, smtps://… or sandbox:FOLDER.
         rate: The most that may go out over all workers: 100/s, 5000/h or none; by default 10/s.
         workers: Messages under way at the same time, by default 5.
+        buffer: Messages at most that are claimed and not begun, by default 1000.
         retry: When to try again after a temporary refusal, by default 5m,15m,45m,135m; or none.
         no_wait: Leave retries that are not due to the next run.
         resend_uncertain: Send again what was handed over without a reply.
@@ -57,6 +58,7 @@ class SendOptions:
     via: Annotated[str | None, _SENDING] = None
     rate: Annotated[str | None, _SENDING] = None
     workers: Annotated[int | None, _SENDING] = None
+    buffer: Annotated[int | None, _SENDING] = None
     retry: Annotated[str | None, _SENDING] = None
     no_wait: Annotated[bool, _SENDING] = False
     resend_uncertain: Annotated[bool, _SENDING] = False

@@ -41,6 +41,7 @@ class RunOptions:
 
     Attributes:
         workers: Messages under way at the same time.
+        buffer: Messages at most that this process has claimed and not begun.
         retry: When to try again after a temporary refusal.
         wait: Stay until everyone is final; otherwise leave retries that are not due.
         limit: Take in only the first so many people.
@@ -48,6 +49,7 @@ class RunOptions:
     """
 
     workers: int = 5
+    buffer: int = 1000
     retry: RetrySchedule = field(default_factory=RetrySchedule)
     wait: bool = True
     limit: int | None = None
@@ -171,7 +173,11 @@ class CampaignRun:
             ),
             limiter=limiter,
             settings=RunnerSettings(
-                journals=journals, workers=options.workers, retry=options.retry, wait=options.wait
+                journals=journals,
+                workers=options.workers,
+                buffer=options.buffer,
+                retry=options.retry,
+                wait=options.wait,
             ),
             clock=clock,
             names=names,
