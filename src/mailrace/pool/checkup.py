@@ -1,13 +1,12 @@
 """Looks at a pool: its numbers and its health, gathered when somebody asks."""
 
-import asyncio
 import math
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future
 from reprlib import repr as short_repr
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mailrace.errors import UnavailableError
+from mailrace.pool.asking import ask
 from mailrace.pool.breaker_states import BreakerStanding, BreakerState
 from mailrace.pool.health import Code, Health, HealthBook, Vitals, findings
 from mailrace.pool.histogram import WindowedHistogram
@@ -61,13 +60,8 @@ class Checkup:
         return self._on_loop(lambda: self._engine.gates.breakers(self._engine.now()))
 
     def _on_loop(self, look: Callable[[], T]) -> T:
-        loop = self._engine.loop
-        if _running_loop() is loop or not loop.is_running():
-            return look()
-        answer: Future[T] = Future()
-        try:
-            loop.call_soon_threadsafe(_answer, answer, look)
-        except RuntimeError:  # it was closed this moment
+        answer = ask(self._engine.loop, look)
+        if answer is None:
             return look()
         try:
             return answer.result(_ANSWER_S)
@@ -179,22 +173,6 @@ class Checkup:
             return None
         clock = self._engine.clock
         return clock.unix_s() - (clock.monotonic_s() - at_s)
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
-def _answer(answer: Future[T], look: Callable[[], T]) -> None:
-    if not answer.set_running_or_notify_cancel():
-        return
-    try:
-        answer.set_result(look())
-    except Exception as error:  # noqa: BLE001 - it is raised where it was asked for
-        answer.set_exception(error)
 
 
 def _jobs(found: Iterable[tuple["Worker", Job[Any]]], now_s: float) -> str:

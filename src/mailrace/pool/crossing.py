@@ -72,10 +72,7 @@ def submit_across(job: Job[T]) -> JobFuture[T]:
 
 def _arrive(job: Job[T], future: JobFuture[T], accepted: concurrent.futures.Future[None]) -> None:
     """Lets the job in at once if it can be; otherwise a task waits for room."""
-    intake = job.engine.intake
-    if intake.room > 0 and not intake.pressed:
-        intake.room -= 1
-        job.engine.accept(job)
+    if job.engine.intake.let_in_at_once(job):
         job.add_done_callback(lambda job: _settle(job, future))
         accepted.set_result(None)
         return

@@ -46,7 +46,7 @@ class Engine:
         observed: Somebody follows outcomes or waits for quiet.
         plain: A coroutine function can be run as it is, without plugins around it.
         closed: No job starts any more, and workers leave.
-        paused: No job starts for now.
+        paused_s: Since when no job starts for now; `None` if they do.
         retries_until_s: An attempt that would begin later is not waited for: `hand_back` takes
             the job instead. The pool closes.
     """
@@ -67,7 +67,7 @@ class Engine:
         self.clock = clock
         self.now = clock.monotonic_s
         self.events = events
-        self.paused = self.closed = self.attention = self.observed = False
+        self.closed = self.attention = self.observed = False
         self.paused_s: float | None = None
         self.retries_until_s = float("inf")
         self.hand_back: Callable[[AnyJob], None] = lambda _: None
@@ -107,16 +107,19 @@ class Engine:
         self.watch.change(self.settings.memory)
         self.look()
 
+    @property
+    def paused(self) -> bool:
+        """Whether no job starts for now."""
+        return self.paused_s is not None
+
     def pause(self, *, intake: bool) -> None:
         if self.paused_s is None:
             self.paused_s = self.now()
         self.intake.hold(held=intake)
-        self.paused = True
         self.look()
 
     def resume(self) -> None:
         self.paused_s = None
-        self.paused = False
         self.look_again()
         self.intake.hold(held=False)
         self.look()

@@ -54,6 +54,14 @@ class Intake:
     def queued_bytes(self) -> int:
         return self._bytes
 
+    def let_in_at_once(self, job: AnyJob) -> bool:
+        """Lets a job in if nothing has to be looked at for that: nearly always."""
+        if self.room <= 0 or self.pressed:
+            return False
+        self.room -= 1
+        self._engine.accept(job)
+        return True
+
     async def submit(self, job: AnyJob, *, wait: bool = False) -> None:
         """Lets a job in by the pool's overflow policy, or waits for room in any case.
 

@@ -1,4 +1,4 @@
-"""The check that a setting is a number within its range, with one wording for all policies."""
+"""Checks of settings that all policies share: numbers within their range, classes of errors."""
 
 from mailrace.errors import MisuseError
 
@@ -25,3 +25,10 @@ def check_whole(name: str, value: object, *, least: int) -> None:
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
         raise MisuseError(f"{name} is {value!r}", hint=f"give a whole number of at least {least}")
+
+
+def are_errors(kinds: object) -> bool:
+    """Whether it is a tuple of classes of exceptions."""
+    return isinstance(kinds, tuple) and all(
+        isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds
+    )

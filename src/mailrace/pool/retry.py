@@ -7,7 +7,7 @@ from typing import Final, Literal, Self
 
 from mailrace.errors import MailraceError, MisuseError, RejectedError
 from mailrace.pool.budget import RetryBudget
-from mailrace.pool.ranges import LONGEST_S, check_number, check_whole
+from mailrace.pool.ranges import LONGEST_S, are_errors, check_number, check_whole
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0, "d": 86400.0}
 _PATTERN = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)(ms|s|min|m|h|d)", re.ASCII)
@@ -233,9 +233,7 @@ def grown_s(first_s: float, factor: float, steps: int, cap_s: float) -> float:
 
 
 def _check_kinds(name: str, kinds: object) -> None:
-    if not isinstance(kinds, tuple) or not all(
-        isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds
-    ):
+    if not are_errors(kinds):
         raise MisuseError(f"{name} is {kinds!r}", hint="give a tuple of exception classes")
 
 

@@ -14,6 +14,7 @@ from mailrace.pool.health import HealthSettings
 from mailrace.pool.memory import MemorySettings
 from mailrace.pool.options import Duration, JobOptions, seconds
 from mailrace.pool.pace import PaceSettings
+from mailrace.pool.ranges import are_errors, check_whole
 from mailrace.pool.rate import Rate, RateLimit
 from mailrace.pool.scaling import ScalingSettings
 
@@ -156,13 +157,13 @@ class PoolSettings:
 
     def __post_init__(self) -> None:
         for name in _COUNTS:
-            _check_count(name, getattr(self, name), least=1)
+            check_whole(name, getattr(self, name), least=1)
         for name in ("dead_letters", "overflow_size"):
-            _check_count(name, getattr(self, name), least=0)
+            check_whole(name, getattr(self, name), least=0)
         for name in ("queue_bytes", "abandoned_max", "recycle_after", "process_memory_max_bytes"):
             value = getattr(self, name)
             if value is not None:
-                _check_count(name, value, least=1)
+                check_whole(name, value, least=1)
         for name in _DURATIONS:
             seconds(getattr(self, name), name)
         if self.overflow not in tuple(Overflow):
@@ -224,7 +225,7 @@ class PoolSettings:
             _check_rate(name, getattr(self, name))
         for name, kind in _KINDS.items():
             _check_kind(name, getattr(self, name), kind)
-        if not _are_errors(self.breaker_ignores):
+        if not are_errors(self.breaker_ignores):
             raise MisuseError(
                 f"breaker_ignores is {self.breaker_ignores!r}",
                 hint="give a tuple of classes of exceptions",
@@ -286,17 +287,6 @@ def _check_rate(name: str, value: object) -> None:
         RateLimit.parse(value)
     except MisuseError as error:
         raise MisuseError(f"{name} is {value!r}: {error.problem}", hint=error.hint) from None
-
-
-def _are_errors(kinds: object) -> bool:
-    return isinstance(kinds, tuple) and all(
-        isinstance(kind, type) and issubclass(kind, BaseException) for kind in kinds
-    )
-
-
-def _check_count(name: str, value: object, *, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise MisuseError(f"{name} is {value!r}", hint=f"give a whole number of at least {least}")
 
 
 def _hint(name: str, known: list[str]) -> str:

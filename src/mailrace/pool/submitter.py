@@ -1,6 +1,7 @@
 """Ways to hand jobs to a pool, all with the same options."""
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterable
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Final, ParamSpec, TypeVar, overload
@@ -25,7 +26,7 @@ _IS_COROUTINE: Final = 0x80  # inspect.CO_COROUTINE
 _running_loop = asyncio._get_running_loop  # noqa: SLF001 - documented for event loops
 
 
-class Submitter:
+class Submitter(ABC):
     """Hands functions and their arguments to a pool, all with the same options.
 
     What is asked for wrongly is refused at once: a coroutine object in place of a function, a
@@ -69,7 +70,7 @@ class Submitter:
         else:  # the same without its frame, for nearly all (benchmarks/bench_pool.py)
             job = Job(engine, terms, _LOOP, function, args, kwargs or None, copy_context(), True)  # noqa: FBT003
         intake = engine.intake
-        if intake.room > 0 and not intake.pressed:
+        if intake.room > 0 and not intake.pressed:  # `let_in_at_once` without its frame
             intake.room -= 1
             engine.accept(job)
         else:
@@ -96,10 +97,7 @@ class Submitter:
         """
         job = self._job(function, args, kwargs)
         intake = job.engine.intake
-        if intake.room > 0 and not intake.pressed:
-            intake.room -= 1
-            job.engine.accept(job)
-        else:
+        if not intake.let_in_at_once(job):
             intake.submit_nowait(job)
         return job
 
@@ -187,10 +185,7 @@ class Submitter:
         """`submit` with arguments in one piece; waits for room whatever the policy, if asked to."""
         job = self._job(function, args, {})
         intake = job.engine.intake
-        if intake.room > 0 and not intake.pressed:
-            intake.room -= 1
-            job.engine.accept(job)
-        else:
+        if not intake.let_in_at_once(job):
             await intake.submit(job, wait=wait)
         return job
 
@@ -234,5 +229,10 @@ class Submitter:
             )
         return engine
 
+    @abstractmethod
     def _started(self) -> "Engine":
-        raise NotImplementedError
+        """The engine.
+
+        Raises:
+            MisuseError: The pool was not started.
+        """

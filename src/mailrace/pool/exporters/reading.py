@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 
 from mailrace.errors import MisuseError
+from mailrace.pool import asking
 from mailrace.pool.health import Health
 from mailrace.pool.numbers import Numbers
 from mailrace.pool.pool import Pool
@@ -26,27 +27,16 @@ def ask(pool: Pool) -> Future[Reading | None]:
         At once what will hold them, or hold `None`: the pool was not started, or its loop runs no
         more. In the pool's own thread it is done already. A loop that hangs leaves it undone.
     """
-    answer: Future[Reading | None] = Future()
-
-    def read() -> None:
-        if not answer.set_running_or_notify_cancel():
-            return
-        try:
-            answer.set_result(Reading(numbers=pool.numbers(), health=pool.health()))
-        except Exception as error:  # noqa: BLE001 - it is raised where it was asked for
-            answer.set_exception(error)
-
     loop = _loop_of(pool)
-    if loop is None:
+    answer = None if loop is None else asking.ask(loop, lambda: _read(pool))
+    if answer is None:
+        answer = Future()
         answer.set_result(None)
-    elif loop is _running_loop():
-        read()
-    else:
-        try:
-            loop.call_soon_threadsafe(read)
-        except RuntimeError:  # it was closed this moment
-            answer.set_result(None)
     return answer
+
+
+def _read(pool: Pool) -> Reading | None:
+    return Reading(numbers=pool.numbers(), health=pool.health())
 
 
 def by_name(pools: Iterable[Pool]) -> dict[str, Pool]:
@@ -71,10 +61,3 @@ def _loop_of(pool: Pool) -> asyncio.AbstractEventLoop | None:
     except MisuseError:
         return None
     return loop if loop.is_running() else None
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
