@@ -8,6 +8,6 @@ cd -- "$(dirname -- "$0")/.."
 .venv/bin/uv pip compile pyproject.toml \
     --no-config --no-emit-index-url --no-emit-find-links --quiet \
     --universal --python-version 3.11 --generate-hashes \
-    --extra fast --group dev --group bench --group build \
+    --extra fast --extra postgres --group dev --group bench --group build \
     --custom-compile-command "make constraints" \
     --output-file constraints.txt "$@"

@@ -75,6 +75,6 @@ def states(store: Path) -> dict[str, str]:
     """Every recipient's state, from the store itself."""
     connection = sqlite3.connect(store)
     try:
-        return dict(connection.execute("SELECT key, state FROM jobs"))
+        return dict(connection.execute("SELECT json_extract(payload, '$[0]'), state FROM jobs"))
     finally:
         connection.close()
