@@ -202,13 +202,13 @@ async def _opened(
     async with AsyncExitStack() as stack:
         if isinstance(via, str):
             stack.push_async_callback(mailer.close)
-        stored = open_store(settings.store, clock)
+        stored = await open_store(settings.store, clock, journals=settings.journals)
         stack.push_async_callback(stored.store.close)
         limiter = open_limiter(settings.rate, f"campaign {campaign.name}", stored, clock)
         run = await CampaignRun.open(
             checked,
             store=stored.store,
-            journals=stored.journals,
+            place=stored.place,
             mailer=mailer,
             limiter=limiter if held_back is None else _HeldBack(limiter, held_back),
             options=options,

@@ -7,34 +7,60 @@ import pytest
 
 from mailrace.clock import Alarm, Clock
 from mailrace.errors import MisuseError
-from mailrace.pool import Limiter, NoLimit, Rate, RateLimiter, Schedule, SharedRateLimiter
+from mailrace.pool import (
+    Limiter,
+    NoLimit,
+    Rate,
+    RateLimiter,
+    Schedule,
+    SharedRateLimiter,
+    Slots,
+)
 from mailrace.pool.allowance import Allowance
 from mailrace.pool.rate import RateLimit
 from tests.pool.test_rate import most_in_a_window
 from tests.support.clock import VirtualClock, settle
 
+SLICE_S = 0.1
+
 
 class Keeper:
-    """The state that processes share; an answer takes as long as a commit."""
+    """The state that processes share, a tenth of a second at a time.
 
-    def __init__(self, clock: Clock, answer_s: float = 0.004) -> None:
+    Args:
+        answer_s: How long a question and its answer take, as long as a commit.
+        asking: The part of that which has passed when the keeper looks at its clock.
+    """
+
+    def __init__(
+        self, rate: Rate, clock: Clock, answer_s: float = 0.004, *, asking: float = 0.0
+    ) -> None:
+        self.schedule = Schedule.of(rate)
         self._clock = clock
-        self._answer_s = answer_s
+        self._ask_s = answer_s * asking
+        self._answer_s = answer_s - self._ask_s
         self._next_slot_s = 0.0
         self.asked = 0
 
-    async def __call__(self, schedule: Schedule, slots: int) -> float:
+    async def __call__(self) -> Slots:
         self.asked += 1
-        first_s, self._next_slot_s = schedule.take(
-            self._next_slot_s, from_s=self._clock.unix_s(), slots=slots
-        )
+        schedule = self.schedule
+        await self._clock.sleep_s(self._ask_s)
+        now_s = self._clock.unix_s()
+        slots = max(1, int(SLICE_S / schedule.interval_s))
+        first_s, self._next_slot_s = schedule.take(self._next_slot_s, from_s=now_s, slots=slots)
         await self._clock.sleep_s(self._answer_s)
-        return first_s
+        return Slots(
+            first_in_s=first_s - now_s,
+            interval_s=schedule.interval_s,
+            grace_s=schedule.grace_s,
+            slots=slots,
+        )
 
 
 def make(kind: str, rate: Rate, clock: Clock) -> Limiter:
     if kind == "shared":
-        return SharedRateLimiter(rate, clock, Keeper(clock))
+        return SharedRateLimiter(clock, Keeper(rate, clock))
     return RateLimiter(rate, clock)
 
 
@@ -210,10 +236,9 @@ async def test_a_cost_that_never_fits_is_refused_at_once() -> None:
 async def test_processes_hold_a_shared_limit_together(waiters: int) -> None:
     """Each process has a clock of its own: the same wall time, another monotonic one."""
     clock = VirtualClock(auto=True)
-    keeper = Keeper(clock)
+    keeper = Keeper(Rate(200, 1.0), clock)
     limiters = [
-        SharedRateLimiter(Rate(200, 1.0), Offset(clock, hours * 3600), keeper)
-        for hours in (0, 1, -5, 1000)
+        SharedRateLimiter(Offset(clock, hours * 3600), keeper) for hours in (0, 1, -5, 1000)
     ]
     departures = await asyncio.gather(
         *(depart(limiter, clock, 300, waiters=waiters) for limiter in limiters)
@@ -267,8 +292,8 @@ class Offset:
 
 async def test_a_slot_used_too_late_is_lost() -> None:
     clock = VirtualClock()
-    keeper = Keeper(clock, answer_s=0.0)
-    limiter = SharedRateLimiter(Rate(100, 1.0), clock, keeper)
+    keeper = Keeper(Rate(100, 1.0), clock, answer_s=0.0)
+    limiter = SharedRateLimiter(clock, keeper)
     await limiter.wait()
     clock.move_to(30.0)  # the process stood still
     late = asyncio.create_task(depart(limiter, clock, 300, waiters=300))
@@ -282,31 +307,60 @@ async def test_a_slot_used_too_late_is_lost() -> None:
     await settle()
 
 
-async def test_a_slow_keeper_costs_departures_and_breaks_no_limit() -> None:
+@pytest.mark.parametrize("asking", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("answer_s", [0.05, 0.5])
+async def test_a_slow_keeper_costs_departures_and_breaks_no_limit(
+    answer_s: float, asking: float
+) -> None:
     clock = VirtualClock(auto=True)
-    limiter = SharedRateLimiter(Rate(100, 1.0), clock, Keeper(clock, answer_s=0.05))
+    keeper = Keeper(Rate(100, 1.0), clock, answer_s, asking=asking)
+    limiter = SharedRateLimiter(clock, keeper)
     times_s = await depart(limiter, clock, 500, waiters=10)
     assert most_in_a_window(times_s, 1.0) <= 100
 
 
+async def test_a_rate_that_its_keeper_lowers_holds_from_the_next_slice_on() -> None:
+    clock = VirtualClock(auto=True)
+    keeper = Keeper(Rate(100, 1.0), clock)
+    limiter = SharedRateLimiter(clock, keeper)
+    await depart(limiter, clock, 200, waiters=10)
+    keeper.schedule = Schedule.of(Rate(10, 1.0))
+    changed_s = clock.monotonic_s()
+    times_s = await depart(limiter, clock, 60, waiters=10)
+    later_s = [time_s for time_s in times_s if time_s > changed_s + 2 * SLICE_S]
+    assert len(times_s) - len(later_s) <= 20
+    assert most_in_a_window(later_s, 1.0) <= 10
+    assert limiter.interval_s == keeper.schedule.interval_s
+
+
+async def test_a_departure_knows_until_when_its_slot_is_good() -> None:
+    clock = VirtualClock(auto=True)
+    keeper = Keeper(Rate(100, 1.0), clock, answer_s=0.0)
+    limiter = SharedRateLimiter(clock, keeper)
+    for _ in range(30):
+        await limiter.wait()
+        assert clock.monotonic_s() <= limiter.until_s
+        assert limiter.until_s <= clock.monotonic_s() + keeper.schedule.grace_s
+
+
 async def test_slices_spare_the_keeper() -> None:
     clock = VirtualClock(auto=True)
-    keeper = Keeper(clock)
-    await depart(SharedRateLimiter(Rate(1000, 1.0), clock, keeper), clock, 1000, waiters=10)
+    keeper = Keeper(Rate(1000, 1.0), clock)
+    await depart(SharedRateLimiter(clock, keeper), clock, 1000, waiters=10)
     assert keeper.asked <= 12
 
 
 async def test_a_keeper_that_fails_fails_its_waiter_only() -> None:
     clock = VirtualClock(auto=True)
-    keeper = Keeper(clock)
+    keeper = Keeper(Rate(100, 1.0), clock)
     failures = iter([OSError("gone")])
 
-    async def failing(schedule: Schedule, slots: int) -> float:
+    async def failing() -> Slots:
         for failure in failures:
             raise failure
-        return await keeper(schedule, slots)
+        return await keeper()
 
-    limiter = SharedRateLimiter(Rate(100, 1.0), clock, failing)
+    limiter = SharedRateLimiter(clock, failing)
     with pytest.raises(OSError, match="gone"):
         await limiter.wait()
     await limiter.wait()

@@ -14,7 +14,16 @@ from uuid import uuid4
 from mailrace.clock import SystemClock
 from mailrace.events import Events
 from mailrace.pool import NoLimit, RetrySchedule
-from mailrace.queue import ClaimedJob, Gate, Result, Runner, RunnerSettings, Step
+from mailrace.queue import (
+    ClaimedJob,
+    Gate,
+    Place,
+    Result,
+    Runner,
+    RunnerSettings,
+    Step,
+    boot_id,
+)
 from mailrace.queue.stores.sqlite import SqliteStore
 
 
@@ -34,13 +43,16 @@ async def main(folder: Path, batch_id: int) -> None:
 
     store = SqliteStore.open(folder / "jobs.db", SystemClock())
     try:
+        (batch,) = [batch for batch in await store.batches() if batch.id == batch_id]
         await Runner(
             store=store,
-            batch_id=batch_id,
+            batch=batch,
             handler=handler,
             limiter=NoLimit(),
             settings=RunnerSettings(
-                journals=folder / "journals", workers=10, retry=RetrySchedule((0.05,))
+                place=Place(journals=folder / "journals", boot=boot_id()),
+                workers=10,
+                retry=RetrySchedule((0.05,)),
             ),
             clock=SystemClock(),
             names=uuid4,

@@ -68,14 +68,14 @@ def test_it_is_compacted_when_it_has_grown(
 ) -> None:
     monkeypatch.setattr(journal_module, "_COMPACT_BYTES", 2000)
     largest = 0
-    journal.started(1000, 1)
+    journal.started(1000, 1, once=True)
     for job_id in range(500):
-        journal.started(job_id, 1)
+        journal.started(job_id, 1, once=True)
         journal.finished(done(job_id))
         journal.settled([done(job_id)])
         largest = max(largest, path.stat().st_size)
     assert largest < 2300
-    assert read_journal(path, BOOT).started == [(1000, 1)]
+    assert read_journal(path, BOOT).started == [(1000, 1, True)]
     assert not holder_is_dead(path)
 
 
@@ -83,7 +83,7 @@ def test_a_crash_at_any_moment_of_a_compaction_loses_nothing(
     path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for job_id in range(1, 5):
-        journal.started(job_id, job_id)
+        journal.started(job_id, job_id, once=True)
     journal.finished(done(2, 2))
     journal.settled([done(2, 2)])
     journal.finished(done(3, 3))
@@ -116,7 +116,7 @@ def test_a_crash_at_any_moment_of_a_compaction_loses_nothing(
     for moment in moments:
         reading = read_journal(moment / path.name, BOOT)
         assert reading.trusted
-        assert reading.started == [(1, 1), (4, 4)]
+        assert reading.started == [(1, 1, True), (4, 4, True)]
         assert [record for record in reading.finished if record.id != 2] == [done(3, 3)]
         remove_journal(moment / path.name)
         assert list(moment.iterdir()) == []
@@ -125,33 +125,33 @@ def test_a_crash_at_any_moment_of_a_compaction_loses_nothing(
 def test_a_compaction_that_fails_leaves_the_journal_as_it_was(
     path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    journal.started(1, 1)
+    journal.started(1, 1, once=True)
     with FullDisk(monkeypatch, room_bytes=0):
         journal._compact()
     assert list(path.parent.iterdir()) == [path]
-    journal.started(2, 2)
-    assert read_journal(path, BOOT).started == [(1, 1), (2, 2)]
+    journal.started(2, 2, once=True)
+    assert read_journal(path, BOOT).started == [(1, 1, True), (2, 2, True)]
     assert not holder_is_dead(path)
 
 
 def test_a_result_of_an_old_lease_does_not_settle_the_new_one(path: Path, journal: Journal) -> None:
-    journal.started(1, 1)
+    journal.started(1, 1, once=True)
     journal.finished(done(1, 1))
-    journal.started(1, 2)
+    journal.started(1, 2, once=True)
     journal.settled([done(1, 1)])
     journal._compact()
-    assert read_journal(path, BOOT).started == [(1, 2)]
+    assert read_journal(path, BOOT).started == [(1, 2, True)]
 
 
 def test_results_may_come_after_it_was_closed(path: Path, journal: Journal) -> None:
     """A handler of a session that is over; the store is told all the same."""
-    journal.started(1, 1)
+    journal.started(1, 1, once=True)
     journal.close(keep=True)
     with pytest.raises(UnavailableError):
         journal.finished(done(1))
     journal._size_bytes = 10**9
     journal.settled([done(1)])
-    assert read_journal(path, BOOT).started == [(1, 1)]
+    assert read_journal(path, BOOT).started == [(1, 1, True)]
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -159,23 +159,23 @@ def test_results_may_come_after_it_was_closed(path: Path, journal: Journal) -> N
 def test_what_does_not_fit_is_refused_and_garbles_nothing(
     path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch, room_bytes: int
 ) -> None:
-    journal.started(1, 1)
+    journal.started(1, 1, once=True)
     with FullDisk(monkeypatch, room_bytes=room_bytes):
         with pytest.raises(UnavailableError, match="No space left") as caught:
-            journal.started(22, 22)
+            journal.started(22, 22, once=True)
         assert str(path) in caught.value.problem
-    journal.started(3, 3)
+    journal.started(3, 3, once=True)
     reading = read_journal(path, BOOT)
-    assert (reading.trusted, reading.started) == (True, [(1, 1), (3, 3)])
+    assert (reading.trusted, reading.started) == (True, [(1, 1, True), (3, 3, True)])
 
 
 def test_a_result_that_does_not_fit_is_written_by_the_next_compaction(
     path: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    journal.started(1, 1)
+    journal.started(1, 1, once=True)
     with FullDisk(monkeypatch, room_bytes=9), pytest.raises(UnavailableError):
         journal.finished(done(1))
-    assert read_journal(path, BOOT).started == [(1, 1)]
+    assert read_journal(path, BOOT).started == [(1, 1, True)]
     journal._compact()
     assert read_journal(path, BOOT).finished == [done(1)]
 
@@ -196,25 +196,32 @@ from pathlib import Path
 from mailrace.errors import UnavailableError
 from mailrace.queue.journal import Journal
 journal = Journal.create(Path(sys.argv[1]), "boot-1")
-resource.setrlimit(resource.RLIMIT_FSIZE, (500, resource.RLIM_INFINITY))
+room = journal.path.stat().st_size + 5 * len("[1,1234,1]\\n") + int(sys.argv[2])
+resource.setrlimit(resource.RLIMIT_FSIZE, (room, resource.RLIM_INFINITY))
 noted = 0
 try:
     for noted in range(100):
-        journal.started(noted + 1, 1234)
+        journal.started(noted + 1, 1234, once=True)
 except UnavailableError as error:
     print(noted, error)
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-journal.started(5000, 5000)
+journal.started(5000, 5000, once=True)
 journal.close(keep=True)
 """
 
 
-def test_a_real_limit_on_the_file_is_met_and_survived(path: Path) -> None:
+@pytest.mark.parametrize(("more", "problem"), [(0, "too large"), (4, "No space left")])
+def test_a_real_limit_on_the_file_is_met_and_survived(path: Path, more: int, problem: str) -> None:
+    """A line for which there is no room at all, and one of which a part is taken."""
     ran = subprocess.run(
-        [sys.executable, "-c", FILLS_UP, path], capture_output=True, text=True, check=True
+        [sys.executable, "-c", FILLS_UP, path, str(more)],
+        capture_output=True,
+        text=True,
+        check=True,
     )
     noted = int(ran.stdout.split()[0])
-    assert "too large" in ran.stdout
+    assert noted == 5
+    assert problem in ran.stdout
     reading = read_journal(path, BOOT)
     assert reading.trusted
-    assert reading.started == [*((job_id, 1234) for job_id in range(1, noted + 1)), (5000, 5000)]
+    assert [job_id for job_id, _, _ in reading.started] == [*range(1, noted + 1), 5000]

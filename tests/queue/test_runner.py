@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import threading
 from collections import Counter
+from collections.abc import Sequence
 
 import pytest
 
@@ -18,6 +19,7 @@ from mailrace.queue import (
     Result,
     Step,
 )
+from mailrace.queue.flows import Want
 from tests.queue.houses import counts, fill
 from tests.queue.world import OK, Recorder, World
 
@@ -208,10 +210,10 @@ async def test_jobs_that_were_being_claimed_are_handed_back(
     claiming, go_on = threading.Event(), threading.Event()
     claim = world.store._claim
 
-    def slow(process_id: int, batch_id: int, limit: int) -> str:
+    def slow(process_id: int, wants: Sequence[Want], once: Sequence[str]) -> str:
         claiming.set()
         go_on.wait()
-        return claim(process_id, batch_id, limit)
+        return claim(process_id, wants, once)
 
     monkeypatch.setattr(world.store, "_claim", slow)
     running = asyncio.create_task(world.runner(Recorder(), batch_id).run())

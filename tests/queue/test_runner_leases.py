@@ -14,18 +14,18 @@ from mailrace.queue import (
     JobState,
     Result,
     Step,
+    queue_of,
 )
-from mailrace.queue.jobs import Finished, ProcessRow
 from mailrace.queue.journal import Journal, boot_id
+from mailrace.queue.processes import Vitals
 from mailrace.queue.stores.sqlite import SqliteStore
-from tests.queue.houses import counts, ended, fill
+from tests.queue.houses import LEASE_S, claim_all, counts, ended, enter, fill, process_row
 from tests.queue.world import OK, Recorder, World
 
 
 async def rescue_all(store: SqliteStore) -> None:
-    released = Finished(0, 0, Step.RELEASE, JobState.AVAILABLE, at_ms=1)
     for process in await store.processes():
-        assert await store.rescue(process, [], rest=released) is not None
+        assert await store.rescue(process, [], known=True) is not None
 
 
 async def test_a_session_that_was_rescued_goes_on_under_new_leases(world: World) -> None:
@@ -126,8 +126,8 @@ async def test_a_run_waits_for_what_others_hold(world: World) -> None:
     batch_id = await fill(world.store, 2)
     other = world.house.open()
     journal = Journal.create(world.journals / "other.journal", boot_id())
-    process_id = await other.register("other.journal", 30)
-    jobs = await other.claim(process_id, batch_id, 1)
+    process_id = await enter(other, "other.journal")
+    jobs = await claim_all(other, process_id, queue_of(batch_id), 1)
     handler = Recorder()
     running = asyncio.create_task(world.run(handler, batch_id))
     await world.clock.sleep_s(5)
@@ -232,8 +232,9 @@ async def test_a_store_that_breaks_for_good_ends_the_run(world: World) -> None:
 
 
 async def test_a_renewal_that_fails_is_tried_again(world: World) -> None:
-    process_id = await world.store.register("j", 30)
-    rows: list[ProcessRow] = await world.store.processes()
+    process_id = await enter(world.store)
+    before = await process_row(world.store, process_id)
     world.clock.move_to(world.clock.monotonic_s() + 5)
-    assert await asyncio.to_thread(world.store.renewer(process_id, 30))
-    assert (await world.store.processes())[0].expires_ms == rows[0].expires_ms + 5000
+    assert await asyncio.to_thread(world.store.renewer(process_id, LEASE_S), Vitals())
+    after = await process_row(world.store, process_id)
+    assert after.expires_ms == before.expires_ms + 5000

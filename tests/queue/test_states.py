@@ -28,7 +28,7 @@ def test_every_state_can_be_reached_and_every_step_is_of_use() -> None:
 
 
 def test_only_a_person_leads_out_of_a_final_state() -> None:
-    assert {step for state, step in STEPS if state in FINAL} == {Step.RESEND}
+    assert {step for state, step in STEPS if state in FINAL} == {Step.REVIVE}
 
 
 def test_the_diagram_in_the_docs_is_this_table() -> None:

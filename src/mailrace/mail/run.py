@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Self
 from uuid import UUID
 
@@ -27,6 +26,7 @@ from mailrace.queue import (
     BatchReport,
     End,
     JobState,
+    Place,
     Reason,
     Rescuer,
     Runner,
@@ -142,7 +142,7 @@ class CampaignRun:
         checked: Checked,
         *,
         store: Store,
-        journals: Path,
+        place: Place,
         mailer: Mailer,
         limiter: Limiter,
         options: RunOptions,
@@ -161,19 +161,19 @@ class CampaignRun:
         """
         batch, token = await open_campaign(store, checked.campaign, names().hex[:20])
         if options.resend_uncertain:
-            await Rescuer(store, journals, clock).rescue()  # what a killed run left comes first
+            await Rescuer(store, place, clock).rescue()  # what a killed run left comes first
             await store.resend(batch.id)
         if events.followed(Outcome):
             events.follow(Attempted, lambda attempted: events.emit(_outcome(attempted, token)))
         runner = Runner(
             store=store,
-            batch_id=batch.id,
+            batch=batch,
             handler=CampaignHandler(
                 checked.campaign.compile(token), token=token, mailer=mailer, clock=clock
             ),
             limiter=limiter,
             settings=RunnerSettings(
-                journals=journals,
+                place=place,
                 workers=options.workers,
                 buffer=options.buffer,
                 retry=options.retry,

@@ -15,7 +15,17 @@ from mailrace.mail.intake import Recipient, Rejected, Rows, Survey, read_batches
 from mailrace.mail.message import Mailer, Message
 from mailrace.mail.mime import CompiledMessage
 from mailrace.mail.templates import UnfitValueError
-from mailrace.queue import Batch, ClaimedJob, Gate, NewJob, Result, Step, Store
+from mailrace.queue import (
+    Batch,
+    ClaimedJob,
+    Gate,
+    Lane,
+    NewJob,
+    Result,
+    Step,
+    Store,
+    queue_of,
+)
 
 _BATCH = 1000
 _REJECTED_SHOWN = 5
@@ -137,7 +147,8 @@ async def enqueue(
     everybody = chain.from_iterable(batches)
     chosen = everybody if limit is None else islice(everybody, limit)
     while part := list(islice(chosen, _BATCH)):
-        added = await store.enqueue(batch.id, [_job(one) for one in part])
+        answers = await store.enqueue([_job(batch, one) for one in part])
+        added = sum(answer.new for answer in answers)
         intake.added += added
         intake.known += len(part) - added
         if progress is not None:
@@ -145,9 +156,15 @@ async def enqueue(
     return intake
 
 
-def _job(to: Recipient) -> NewJob:
-    payload = msgspec.Raw(msgspec.json.encode((to.address, to.variables)))
-    return NewJob(to.key, payload)
+def _job(batch: Batch, to: Recipient) -> NewJob:
+    return NewJob(
+        kind=batch.kind,
+        payload=msgspec.Raw(msgspec.json.encode((to.address, to.variables))),
+        queue=queue_of(batch.id),
+        batch_id=batch.id,
+        idempotency=f"{batch.id}:{to.key}",
+        lane=Lane.CAMPAIGN,
+    )
 
 
 class CampaignHandler:

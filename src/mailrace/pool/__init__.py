@@ -21,7 +21,7 @@ from mailrace.pool.health import Health, HealthSettings, Levels, Status
 from mailrace.pool.histogram import Summary
 from mailrace.pool.job import Job, current_job
 from mailrace.pool.ledger import Ledger
-from mailrace.pool.limiter import Limiter, NoLimit, RateLimiter, SharedRateLimiter
+from mailrace.pool.limiter import Limiter, NoLimit, RateLimiter, SharedRateLimiter, Slots
 from mailrace.pool.memory import MemorySettings
 from mailrace.pool.numbers import Numbers, Times
 from mailrace.pool.options import JobOptions, Kind
@@ -84,6 +84,7 @@ __all__ = [
     "Scaled",
     "Schedule",
     "SharedRateLimiter",
+    "Slots",
     "Status",
     "Summary",
     "Times",

@@ -3,20 +3,36 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from mailrace.clock import Clock
 from mailrace.pool.allowance import Allowance
-from mailrace.pool.rate import Rate, RateLimit, Schedule
+from mailrace.pool.rate import Rate, RateLimit
 
-# A shared limit is taken from its keeper in slices of this length, so that a departure costs no
-# round trip; short enough that what a killed process had taken is hardly missed.
-_SLICE_S = 0.1
-_SLICE_SLOTS_MAX = 1000
+# The least of a grace that is left of it after a long way to its keeper.
+_GRACE_MIN_S = 0.001
 
-SlotKeeper = Callable[[Schedule, int], Awaitable[float]]
-"""Takes a number of slots in a row from a state shared with others; returns the first one's time
-in Unix seconds."""
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slots:
+    """Slots in a row of a limit, for one user alone.
+
+    Attributes:
+        first_in_s: When the first one is, counted from the keeper's present.
+        interval_s: From each to the next.
+        grace_s: How long after its time a slot may still be used.
+        slots: How many.
+    """
+
+    first_in_s: float
+    interval_s: float
+    grace_s: float
+    slots: int
+
+
+SlotKeeper = Callable[[], Awaitable[Slots]]
+"""Takes some slots in a row from a state shared with others, as many as it sees fit."""
 
 
 class Limiter(Protocol):
@@ -111,20 +127,27 @@ class RateLimiter:
 
 
 class SharedRateLimiter:
-    """Holds a rate over this process and all others that use the same keeper.
+    """Holds a limit over this process and all others that use the same keeper.
 
-    Slots are handed out in the order of the calls and come in slices. One that could not be used
-    in time is lost, never made up; so is the slice that a cancelled waiter was fetching.
+    Slots are handed out in the order of the calls and come in slices, so that a departure costs
+    no round trip. One that could not be used in time is lost, never made up; so is the slice that
+    a cancelled waiter was fetching.
+
+    Attributes:
+        interval_s: From one slot to the next, as last told; 0 before the first was asked for.
+        until_s: Until when, on the monotonic clock, the slot may be used that the last `wait` took:
+            to be read before anything else is awaited.
     """
 
-    def __init__(self, rate: Rate, clock: Clock, keeper: SlotKeeper) -> None:
-        self._schedule = Schedule.of(rate)
+    def __init__(self, clock: Clock, keeper: SlotKeeper) -> None:
         self._clock = clock
         self._keeper = keeper
         self._line = _Line()
-        self._slice = min(_SLICE_SLOTS_MAX, max(1, int(_SLICE_S / self._schedule.interval_s)))
         self._next_slot_s = 0.0
         self._slots = 0
+        self.interval_s = 0.0
+        self.until_s = 0.0
+        self._grace_s = 0.0
 
     @property
     def waiting(self) -> int:
@@ -142,12 +165,18 @@ class SharedRateLimiter:
             left_s = slot_s - self._clock.monotonic_s()
             if left_s > 0:
                 await self._clock.sleep_s(left_s)
-            self._next_slot_s += self._schedule.interval_s
+            self._next_slot_s += self.interval_s
             self._slots -= 1
-            if self._clock.monotonic_s() <= slot_s + self._schedule.grace_s:
+            self.until_s = slot_s + self._grace_s
+            if self._clock.monotonic_s() <= self.until_s:
                 return
 
     async def _take_slice(self) -> None:
-        first_unix_s = await self._keeper(self._schedule, self._slice)
-        behind_s = self._clock.unix_s() - self._clock.monotonic_s()
-        self._next_slot_s, self._slots = first_unix_s - behind_s, self._slice
+        asked_s = self._clock.monotonic_s()
+        taken = await self._keeper()
+        now_s = self._clock.monotonic_s()
+        # The keeper's present was somewhere between the two: a slot is never used before its time,
+        # and what it may be late by the way has taken from its grace.
+        self._next_slot_s, self._slots = now_s + taken.first_in_s, taken.slots
+        self.interval_s = taken.interval_s
+        self._grace_s = max(_GRACE_MIN_S, taken.grace_s - (now_s - asked_s))

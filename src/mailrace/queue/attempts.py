@@ -1,6 +1,7 @@
 """One attempt at a job: what a handler is given, what it answers, and what follows from that."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -15,33 +16,62 @@ class Result(msgspec.Struct, frozen=True, gc=False):
     """What came of an attempt, as the handler saw it.
 
     Attributes:
-        step: One of complete, retry, fail, lose.
+        step: One of complete, retry, snooze, fail, lose, cancel, expire.
         reason: A short text to group by.
         detail: The whole answer.
+        delay_s: When to come back, for `retry` and `snooze`; `None`: as the schedule says.
+        category: What kind of error it was: provider, network, data, system; empty for none.
+        value: What the handler returned, one JSON value.
     """
 
     step: Step
     reason: str
     detail: str
+    delay_s: float | None = None
+    category: str = ""
+    value: msgspec.Raw | None = None
 
 
 class Gate:
     """What an attempt passes on the way out: the limit first, the journal last."""
 
-    __slots__ = ("_job", "_limiter", "_session", "committed", "permitted", "recalled")
+    __slots__ = (
+        "_limiter",
+        "_session",
+        "begun",
+        "cancelled",
+        "committed",
+        "job",
+        "permitted",
+        "recalled",
+    )
 
     def __init__(self, job: ClaimedJob, limiter: Limiter, session: Session) -> None:
-        self._job = job
+        self.job = job
         self._limiter = limiter
         self._session = session
         self.permitted = False
+        self.begun = False
         self.committed = False
         self.recalled = False
+        self.cancelled = False
 
     async def permit(self) -> None:
         """Waits for the limit."""
         await self._limiter.wait()
         self.permitted = True
+
+    def begin(self) -> None:
+        """Notes that a job which may be run again is begun: whoever finds it counts the death.
+
+        Raises:
+            ConflictError: The lease has run out.
+            UnavailableError: The journal cannot be written.
+        """
+        if self.recalled or self.cancelled:
+            raise asyncio.CancelledError
+        self._session.departing(self.job, once=False)
+        self.begun = True
 
     def commit(self) -> None:
         """Notes that the far side may have the job from now on.
@@ -50,10 +80,14 @@ class Gate:
             ConflictError: The lease has run out.
             UnavailableError: The journal cannot be written.
         """
-        if self.recalled:  # its cancel comes with the next wait, and that would be too late
+        if self.recalled or self.cancelled:  # its cancel comes with the next wait: too late
             raise asyncio.CancelledError
-        self._session.departing(self._job)
-        self.committed = True
+        self._session.departing(self.job, once=self.job.once)
+        self.begun = self.committed = True
+
+    def retract(self) -> None:
+        """Nothing was handed over after all; its note in the journal is still to be undone."""
+        self.committed = False
 
 
 class Handler(Protocol):
@@ -72,22 +106,44 @@ class Handler(Protocol):
     async def __call__(self, job: ClaimedJob, gate: Gate) -> Result: ...
 
 
+class Chunks(Protocol):
+    """Does jobs of some kinds many at a time.
+
+    Attributes:
+        sizes: How many of a kind at most.
+    """
+
+    sizes: Mapping[str, int]
+
+    async def together(self, jobs: Sequence[ClaimedJob], gates: Sequence[Gate]) -> list[Result]:
+        """One result for each job, in their order; it raises nothing but its own cancellation."""
+        ...
+
+
 def finished(job: ClaimedJob, result: Result, retry: RetrySchedule, now_ms: int) -> Finished:
     """What the ledger is told: a retry becomes a failure when there are no attempts left.
 
     Raises:
         ConflictError: The result's step is none that an attempt can end with.
     """
-    step, run_at_ms = result.step, None
-    if step is Step.RETRY:
+    step, delay_s = result.step, result.delay_s
+    if step is Step.COMPLETE:  # nearly all of them: no look-ups, no checks of what is not there
+        return Finished(
+            job.id, job.lease, step, JobState.COMPLETED, None,
+            storable(result.reason), storable(result.detail), now_ms, "", result.value,
+        )  # fmt: skip
+    if step is Step.RETRY and delay_s is None:
         delay_s = retry.delay_s(job.attempt)
         if delay_s is None:
             step = Step.FAIL
-        else:
-            run_at_ms = now_ms + int(delay_s * 1000)
     state = after(JobState.RUNNING, step)
-    reason, detail = _storable(result.reason), _storable(result.detail)
-    return Finished(job.id, job.lease, step, state, run_at_ms, reason, detail, now_ms)
+    delay_ms = None
+    if step is Step.RETRY or step is Step.SNOOZE:
+        delay_ms = int((delay_s or 0.0) * 1000)
+    reason, detail = storable(result.reason), storable(result.detail)
+    return Finished(
+        job.id, job.lease, step, state, delay_ms, reason, detail, now_ms, result.category
+    )
 
 
 def released(job: ClaimedJob, now_ms: int) -> Finished:
@@ -97,6 +153,8 @@ def released(job: ClaimedJob, now_ms: int) -> Finished:
     )
 
 
-def _storable(text: str) -> str:
-    """The text without lone surrogates (file names that are not UTF-8): nothing encodes them."""
-    return text if text.isascii() else text.encode(errors="backslashreplace").decode()
+def storable(text: str) -> str:
+    """The text as every store can keep it: no lone surrogates, no NUL."""
+    if text.isascii() and "\0" not in text:
+        return text
+    return text.encode(errors="backslashreplace").decode().replace("\0", "\\0")

@@ -9,15 +9,19 @@ import errno
 import fcntl
 import os
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 import msgspec
 
 from mailrace.errors import UnavailableError
 from mailrace.queue.jobs import Finished
+from mailrace.queue.states import JobState, Step
 
 # Rewritten without what the store has when it has grown to this size.
 _COMPACT_BYTES = 4 * 1024 * 1024
+# The ones that can be read; the last is written. A process of before an upgrade may have left one.
+_VERSIONS: Final = (1, 2)
+_FIRST: Final = msgspec.json.Decoder(tuple[int, int, Step, JobState, int | None, str, str, int])
 
 
 class Journal:
@@ -58,13 +62,16 @@ class Journal:
             raise
         return journal
 
-    def started(self, job_id: int, lease: int) -> None:
+    def started(self, job_id: int, lease: int, *, once: bool) -> None:
         """Notes that from now on the far side may have the job.
+
+        Args:
+            once: It must not go out again if nothing more is heard of it.
 
         Raises:
             UnavailableError: It could not be noted; the job must not go out.
         """
-        record = b"[%d,%d]\n" % (job_id, lease)
+        record = b"[%d,%d,%d]\n" % (job_id, lease, once)
         self._write(record)
         self._open[job_id, lease] = record
 
@@ -130,17 +137,26 @@ class Journal:
         os.close(old)
 
 
+class _Noted(Finished, frozen=True, array_like=True, gc=False):
+    """A result as it is read: `Raw` beside anything else in a union is not understood."""
+
+    result: msgspec.Raw = msgspec.Raw(b"null")
+
+
+Started = tuple[int, int, bool]
+
+
 class JournalReading(msgspec.Struct, frozen=True):
     """What a journal says.
 
     Attributes:
         trusted: It is whole: written since the machine's last start, every line of it legible.
-        started: The (id, lease) of jobs that went out and have no result.
+        started: The (id, lease, once) of jobs that went out and have no result.
         finished: The results.
     """
 
     trusted: bool
-    started: list[tuple[int, int]]
+    started: list[Started]
     finished: list[Finished]
 
 
@@ -158,12 +174,14 @@ def read_journal(path: Path, boot: str) -> JournalReading:
         return JournalReading(trusted=False, started=[], finished=[])
     except OSError as error:
         raise _not_read(path, error) from error
-    trusted = boot != "" and lines[0] + b"\n" == _header(boot)
-    started: dict[int, int] = {}
+    version = next((number for number in _VERSIONS if lines[0] + b"\n" == _header(boot, number)), 0)
+    trusted = boot != "" and version > 0
+    decode = _decode_first if version == 1 else _decode
+    started: dict[int, Started] = {}
     finished: dict[int, Finished] = {}
     for line in lines[1:-1]:
         try:
-            record = _decode(line)
+            record = decode(line)
         except (msgspec.MsgspecError, ValueError):  # nobody knows what it said
             trusted = False
             continue
@@ -171,10 +189,10 @@ def read_journal(path: Path, boot: str) -> JournalReading:
             finished[record.id] = record
             started.pop(record.id, None)
         else:
-            started[record[0]] = record[1]
+            started[record[0]] = record
             finished.pop(record[0], None)
     return JournalReading(
-        trusted=trusted, started=list(started.items()), finished=list(finished.values())
+        trusted=trusted, started=list(started.values()), finished=list(finished.values())
     )
 
 
@@ -214,14 +232,27 @@ def boot_id() -> str:
         return ""
 
 
-def _decode(line: bytes) -> Finished | tuple[int, int]:
+def _decode(line: bytes) -> Finished | Started:
+    if line.count(b",") == 2:
+        job_id, lease, once = msgspec.json.decode(line, type=tuple[int, int, int])
+        return job_id, lease, bool(once)
+    noted = msgspec.json.decode(line, type=_Noted)
+    known = msgspec.structs.asdict(noted)
+    known["result"] = None if bytes(noted.result) == b"null" else noted.result
+    return Finished(**known)
+
+
+def _decode_first(line: bytes) -> Finished | Started:
+    """A line of the first version: all jobs were `once`, and retries named a time of day."""
     if line.count(b",") == 1:
-        return msgspec.json.decode(line, type=tuple[int, int])
-    return msgspec.json.decode(line, type=Finished)
+        return *msgspec.json.decode(line, type=tuple[int, int]), True
+    job_id, lease, step, state, run_at_ms, reason, detail, at_ms = _FIRST.decode(line)
+    delay_ms = None if run_at_ms is None else max(0, run_at_ms - at_ms)
+    return Finished(job_id, lease, step, state, delay_ms, reason, detail, at_ms)
 
 
-def _header(boot: str) -> bytes:
-    return b'{"mailrace_journal":1,"boot":"%s"}\n' % boot.encode()
+def _header(boot: str, version: int = _VERSIONS[-1]) -> bytes:
+    return b'{"mailrace_journal":%d,"boot":"%s"}\n' % (version, boot.encode())
 
 
 def _create_locked(path: Path) -> int:

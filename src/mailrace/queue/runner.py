@@ -1,11 +1,10 @@
 """Works a batch off: claims, feeds workers, writes what came of it, until all jobs are final."""
 
 import asyncio
-import contextlib
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from pathlib import Path
 from uuid import UUID
 
 from mailrace.clock import Clock
@@ -13,15 +12,22 @@ from mailrace.errors import ConflictError, MailraceError, MisuseError
 from mailrace.events import Events
 from mailrace.lifecycle import Tasks
 from mailrace.pool import Limiter, RetrySchedule
-from mailrace.queue.attempts import Handler, released
+from mailrace.queue.attempts import Handler
+from mailrace.queue.batches import Batch, BatchReport, queue_of
+from mailrace.queue.begun import Begun
+from mailrace.queue.claiming import Claiming
+from mailrace.queue.deal import Dealer
 from mailrace.queue.finisher import Finisher
-from mailrace.queue.jobs import BatchReport
-from mailrace.queue.journal import boot_id
-from mailrace.queue.rescue import Rescuer
-from mailrace.queue.session import LEASE_S, Session
+from mailrace.queue.loops import pause
+from mailrace.queue.processes import NewProcess
+from mailrace.queue.rescue import Rescued, Rescuer
+from mailrace.queue.session import LEASE_S, Place, Session
+from mailrace.queue.sessions import Sessions
 from mailrace.queue.states import JobState
 from mailrace.queue.store import Store
-from mailrace.queue.workers import Tally, Workers, pause
+from mailrace.queue.strays import Strays
+from mailrace.queue.tally import Tally
+from mailrace.queue.workers import Workers
 
 # How long to look away when nothing can be done; other processes may finish or die meanwhile.
 _LOOK_S = 1.0
@@ -40,31 +46,17 @@ class End(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rescued:
-    """Jobs of a process that died or froze can run again."""
-
-    jobs: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeaseLost:
-    """This process was silent for a whole lease; the jobs it had not begun were let go."""
-
-    jobs: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class RunnerSettings:
     """How a run goes about its batch.
 
     Attributes:
-        journals: The folder of the journals of everyone who uses this store.
+        place: Where the processes of this machine that use the store keep their journals.
         workers: Jobs in hand at the same time, at least 1.
         buffer: Claimed jobs that wait for a worker, at most; at least 1.
         wait: Stay until every job is final; otherwise leave what has to wait to the next run.
     """
 
-    journals: Path
+    place: Place
     workers: int = 5
     buffer: int = 1000
     retry: RetrySchedule = field(default_factory=RetrySchedule)
@@ -84,7 +76,7 @@ class Runner:
         self,
         *,
         store: Store,
-        batch_id: int,
+        batch: Batch,
         handler: Handler,
         limiter: Limiter,
         settings: RunnerSettings,
@@ -93,11 +85,9 @@ class Runner:
         events: Events,
     ) -> None:
         self._store = store
-        self._batch_id = batch_id
+        self._batch_id = batch.id
         self._settings = settings
         self._clock = clock
-        self._names = names
-        self._boot = boot_id()
         self._events = events
         # Without waiting, so many troubles in a row are the server's answer.
         self._patience = min(settings.workers, _TROUBLES)
@@ -105,7 +95,10 @@ class Runner:
         self._stopping = asyncio.Event()
         self._wake = asyncio.Event()
         self._rescued_s = float("-inf")
-        self._rescuer = Rescuer(store, settings.journals, clock)
+        self._rescuer = Rescuer(store, settings.place, clock)
+        queue = queue_of(batch.id)
+        # A lane of a job's own decides first; the others of a batch are not to be done twice.
+        self._claiming = Claiming(store, Dealer({}), queues=[queue], once=[batch.kind], clock=clock)
         self.finisher = Finisher(store, clock)
         self._workers = Workers(
             workers=settings.workers,
@@ -119,6 +112,20 @@ class Runner:
             wake=self._wake,
             events=events,
             on_fault=self.stop,
+            begun=Begun(store) if store.marks_begun else None,
+        )
+        self._strays = Strays(store, self._workers, self.finisher, clock)
+        self._sessions = Sessions(
+            store,
+            settings.place,
+            self._workers,
+            self.finisher,
+            process=NewProcess(
+                journal="", pid=os.getpid(), queues=(queue,), concurrency=settings.workers
+            ),
+            clock=clock,
+            names=names,
+            events=events,
         )
 
     @property
@@ -138,7 +145,6 @@ class Runner:
 
     def _take_no_more(self) -> None:
         self._stopping.set()
-        self._workers.stop()
 
     async def run(self) -> End:
         """Works until every job of the batch is final, or `stop` is called.
@@ -165,11 +171,11 @@ class Runner:
     async def _fill(self) -> None:
         """Keeps the workers supplied until there is nothing left to do."""
         while self._end is None:
-            await self._live_session()
-            await self._rescue()
+            session = await self._sessions.live(lambda: self._end is not None)
+            await self._rescue(session)
             if not self._workers.low:
                 await self._until_woken()
-            elif not await self._claim():
+            elif not await self._claim(session):
                 await self._look_around()
             self._end_if_stuck()
 
@@ -178,49 +184,23 @@ class Runner:
         self._workers.recall()
         await self._workers.finish()
 
-    async def _live_session(self) -> None:
-        """Opens a session, and a new one where the old one's leases have run out."""
-        session = self._workers.session
-        if session is not None and session.alive:
-            return
-        if session is not None:
-            # Somebody else may have these by now.
-            self._events.emit(LeaseLost(jobs=len(self._workers.give_up_stock())))
-            while self.committed and self._end is None:  # their answers still count
-                await self._sleep(_SOON_S)
-            await self.finisher.settled()
-            gone = await self._store.retire(session.process_id)
-            await session.close(keep_journal=not gone)
-        self._workers.session = await Session.open(
-            self._store, self._settings.journals, self._boot, self._names(), self._clock
-        )
-
-    async def _rescue(self) -> None:
+    async def _rescue(self, session: Session) -> None:
         now_s = self._clock.monotonic_s()
         if now_s - self._rescued_s >= _RESCUE_S:
             self._rescued_s = now_s
-            assert self._workers.session is not None
-            jobs = await self._rescuer.rescue(own=self._workers.session.process_id)
+            jobs = await self._strays.look(session)
+            jobs += await self._rescuer.rescue(own=session.process_id)
             if jobs:
                 self._events.emit(Rescued(jobs=jobs))
 
-    async def _claim(self) -> bool:
+    async def _claim(self, session: Session) -> bool:
         """Claims what the workers want; false when nothing is available."""
-        assert self._workers.session is not None
         wanted = self._workers.wanted()
-        process_id = self._workers.session.process_id
-        claiming = asyncio.create_task(self._store.claim(process_id, self._batch_id, wanted))
         try:
-            jobs = await asyncio.shield(claiming)
+            return bool(await self._claiming.claim(session.process_id, wanted, self._workers.add))
         except ConflictError:
-            self._workers.session.expire()
+            session.expire()
             return True
-        except asyncio.CancelledError:
-            with contextlib.suppress(MailraceError):  # what the store gave us is to be handed back
-                self._workers.add(await claiming)
-            raise
-        self._workers.add(jobs)
-        return bool(jobs)
 
     async def _until_woken(self) -> None:
         """Until the stock runs low, a worker is stuck or the run is to stop; not much longer."""
@@ -260,31 +240,7 @@ class Runner:
     async def _wind_up(self, clerk: Tasks) -> None:
         """Hands back what was not begun, and leaves the books in order."""
         self._take_no_more()
-        session, gone = self._workers.session, False
-        try:
-            await self._workers.cancel()
-            if session is not None:
-                gone = await self._settle(session, clerk)
-        finally:
-            await clerk.cancel()
-            if session is not None:
-                await session.close(keep_journal=not gone)
-
-    async def _settle(self, session: Session, clerk: Tasks) -> bool:
-        """Tells the store everything; whether it has nothing more to ask this process."""
-        now_ms = int(self._clock.unix_s() * 1000)
-        for job in self._workers.give_up_stock():
-            self.finisher.add(session, released(job, now_ms))
-        settled = asyncio.create_task(self.finisher.settled())
-        ended = asyncio.create_task(clerk.drain())
-        try:
-            await asyncio.wait({settled, ended}, return_when=asyncio.FIRST_COMPLETED)
-            clerk.check()
-            settled.result()
-        finally:
-            settled.cancel()
-            ended.cancel()
-        return await self._store.retire(session.process_id)
+        await self._sessions.end(clerk)
 
 
 def _only_retries(report: BatchReport) -> bool:

@@ -1,79 +1,51 @@
-"""The attempts of a run: made by the workers of a pool, and written down."""
+"""The attempts of a process: made by the workers of a pool, and written down."""
 
 import asyncio
 import contextlib
-import traceback
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable
+from typing import TYPE_CHECKING
 
 from mailrace.clock import Clock
 from mailrace.errors import ConflictError, MailraceError, RejectedError, UnavailableError
 from mailrace.events import Events
 from mailrace.pool import Job, Limiter, Pool, RetrySchedule, current_job
-from mailrace.pool.driving import is_cancelled
-from mailrace.queue.attempts import Gate, Handler, Result, finished, released
+from mailrace.queue.attempts import Chunks, Gate, Handler, Result
+from mailrace.queue.begun import Begun
+from mailrace.queue.endings import Endings
 from mailrace.queue.finisher import Finisher
-from mailrace.queue.jobs import ClaimedJob, Finished
+from mailrace.queue.jobs import ClaimedJob
+from mailrace.queue.loops import pause
 from mailrace.queue.session import Session
-from mailrace.queue.states import JobState, Step
+from mailrace.queue.stock import Stock
 from mailrace.queue.supply import Supply
+
+if TYPE_CHECKING:
+    from mailrace.queue.lines import Lines
 
 # A worker whose far side cannot be reached pauses so long, doubling up to a minute.
 _PAUSE_S = 1.0
 _PAUSE_MAX_S = 60.0
-# The buffer bounds what is claimed and not begun; jobs whose lease was lost may still stand in the
-# pool's queue when others take their place.
-_ROOM = 100_000
+# A worker whose jobs never wait for anything makes room for others after so long: short enough that
+# a turn of all workers does not hold up what supplies them (benchmarks/bench_queue.py).
+_SLICE_S = 0.0001
 _FOR_EVER_S = 1e9
-# A job over which the conversation broke so often is retried on its own schedule.
-_BREAKS = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Attempted:
-    """An attempt that ended, for whoever follows a run."""
-
-    job: ClaimedJob
-    result: Result
-    record: Finished
-    worker: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Troubled:
-    """A worker could not reach the far side, or was refused by it; its job went back."""
-
-    error: MailraceError
-    worker: int
-
-
-@dataclass(slots=True)
-class Tally:
-    """What the workers are doing and have done, in plain numbers.
-
-    Attributes:
-        in_hand: Attempts under way.
-        paused: Workers that wait before they try to reach the far side again.
-        trouble: What is in the way now, if anything.
-        troubles: How often in a row the far side could not be reached.
-        rejected: The trouble is such that only a person can mend it.
-        ended: Attempts that ended, by the state they led to.
-    """
-
-    in_hand: int = 0
-    paused: int = 0
-    trouble: MailraceError | None = None
-    troubles: int = 0
-    rejected: bool = False
-    ended: dict[JobState, int] = field(default_factory=lambda: dict.fromkeys(JobState, 0))
 
 
 class Workers:
-    """Has claimed jobs run by a pool, one attempt each, and notes the results.
+    """Has claimed jobs run by the workers of a pool, one attempt each, and notes the results.
 
-    A fault in a handler costs its own job an attempt and touches no other.
+    What is submitted to the pool is a *turn*: it takes ready jobs out of the stock, one after the
+    other, until there are none. A fault in a handler costs its own job an attempt and touches no
+    other.
+
+    Attributes:
+        lines: Where jobs wait for limits of their queues; `None`: none has any.
 
     Args:
+        chunks: Does jobs of its kinds, many at a time, instead of the handler.
+        begun: Told of `once` jobs before they begin; `None` where the journal says enough.
+        cancel_grace_s: How long a cancelled handler may take to end; by default all the time it
+            wants, as only it knows whether the far side has the job.
         on_fault: Called when something fails here that is no handler's doing.
     """
 
@@ -91,12 +63,14 @@ class Workers:
         wake: asyncio.Event,
         events: Events,
         on_fault: Callable[[], None],
+        chunks: Chunks | None = None,
+        begun: Begun | None = None,
+        cancel_grace_s: float = _FOR_EVER_S,
     ) -> None:
         self._pool = Pool(
             workers=workers,
-            queue_size=_ROOM + buffer + workers,
-            # Nobody but the handler knows whether the far side has the job: it has all the time.
-            cancel_grace=_FOR_EVER_S,
+            queue_size=2 * workers,
+            cancel_grace=cancel_grace_s,
             dead_letters=0,
             metrics=False,
             name="queue",
@@ -105,27 +79,33 @@ class Workers:
         self._supply = Supply(workers, buffer)
         self._handler = handler
         self._limiter = limiter
-        self._finisher = finisher
-        self._retry = retry
         self._clock = clock
         self._stopping = stopping
         self._wake = wake
         self._events = events
         self._on_fault = on_fault
-        self._stock: dict[int, ClaimedJob] = {}
-        self._under_way: dict[int, tuple[Job[None], Gate]] = {}
+        self._size = workers
+        self._turns = 0
+        self._paused = False
+        self._chunks = chunks
+        self._chunk_sizes = {} if chunks is None else chunks.sizes
+        self._stock = Stock(self._chunk_sizes)
+        self._endings = Endings(finisher, retry, clock, events, again=lambda job: self.add([job]))
+        self._begun = begun
+        self.lines: Lines | None = None
+        self._under_way: dict[int, tuple[Job[None], list[Gate]]] = {}
+        # Jobs that were in hand when a process died go one at a time: only the one that kills is in
+        # hand when that happens again, and the others do not die with it three times.
+        self._suspects = asyncio.Lock()
         self._pauses_s: dict[int, float] = {}
-        self._broken: dict[int, int] = {}
         self._fault: BaseException | None = None
         self._started = self._ending = False
         self.session: Session | None = None
-        self.tally = Tally()
+        self.tally = self._endings.tally
 
     async def start(self) -> None:
         await self._pool.start()
         self._started = True
-        if self._stopping.is_set():
-            self._pool.pause()
 
     @property
     def stock(self) -> int:
@@ -143,44 +123,87 @@ class Workers:
 
     def add(self, jobs: Iterable[ClaimedJob]) -> None:
         """Takes in what was claimed, first in, first out."""
+        stock, lines = self._stock, self.lines
         for job in jobs:
-            self._stock[job.id] = job
-            if not self._stopping.is_set():
-                self._pool.submit_nowait(self._work_off, job.id)
-        if self._stock:
+            stock.hold(job)
+            if lines is None or not lines.takes(job):
+                stock.make_ready(job.id)
+        if stock:
             self._supply.filled(self._clock.monotonic_s())
+            self._call()
+
+    def start_job(self, job_id: int) -> None:
+        """Has a job run that waited for its limits; nothing if it was given up meanwhile."""
+        if self._stock.make_ready(job_id):
+            self._call()
+
+    def note_trouble(self, error: Exception) -> None:
+        """Something that is in the way, for whoever looks."""
+        if isinstance(error, MailraceError):
+            self.tally.trouble = error
 
     def give_up_stock(self) -> list[ClaimedJob]:
         """Takes out everything that is not begun."""
-        jobs = list(self._stock.values())
-        self._stock.clear()
-        return jobs
+        if self.lines is not None:
+            self.lines.forget()
+        return self._stock.give_up()
+
+    def pause(self) -> None:
+        """Begins no more attempts until `resume`."""
+        self._paused = True
+
+    def resume(self) -> None:
+        self._paused = False
+        self._call()
 
     @property
     def committed(self) -> int:
         """Attempts that the far side may have by now."""
-        return sum(gate.committed for _, gate in self._under_way.values())
+        return sum(gate.committed for _, gates in self._under_way.values() for gate in gates)
+
+    @property
+    def under_way(self) -> int:
+        """Workers that have an attempt in hand."""
+        return len(self._under_way)
+
+    def known(self) -> set[tuple[int, int]]:
+        """The claims that it has in stock or in hand, by job and lease."""
+        begun = (gate.job for _, gates in self._under_way.values() for gate in gates)
+        return {(job.id, job.lease) for job in (*self._stock.held(), *begun)}
 
     def recall(self) -> None:
         """Ends the attempts that are not committed; their jobs go back into the stock."""
-        for job, gate in tuple(self._under_way.values()):
-            if not gate.committed:
-                gate.recalled = True
+        for job, gates in tuple(self._under_way.values()):
+            if not any(gate.committed for gate in gates):
+                for gate in gates:
+                    gate.recalled = True
                 job.cancel()
 
-    def stop(self) -> None:
-        """Begins no more attempts; `stopping` is set."""
-        if self._started and not self._ending:
-            self._pool.pause()
+    def cancel_jobs(self, ids: Collection[int]) -> None:
+        """Ends jobs for good, as somebody asked; one that is committed goes on to its end."""
+        for job_id in ids:
+            self._cancel_held(job_id)
+        for job, gates in tuple(self._under_way.values()):
+            if len(gates) == 1 and gates[0].job.id in ids and not gates[0].committed:
+                gates[0].cancelled = True
+                job.cancel()
 
-    async def finish(self) -> None:
+    def _cancel_held(self, job_id: int) -> None:
+        job = self._stock.take_out(job_id)
+        if job is not None and self.session is not None and self.session.alive:
+            self._endings.cancelled(self.session, job)
+
+    async def finish(self, within_s: float | None = None) -> None:
         """Begins no more attempts and waits until those under way have ended.
+
+        Args:
+            within_s: Then they are cancelled.
 
         Raises:
             Exception: What failed here, if something did.
         """
         self._ending = True
-        await self._pool.close(None, finish_queue=False)
+        await self._pool.close(within_s, finish_queue=False)
         if self._fault is not None:
             raise self._fault
 
@@ -189,122 +212,175 @@ class Workers:
         self._ending = True
         await self._pool.close(0)
 
-    async def _work_off(self, job_id: int) -> None:
-        """One attempt; a worker that cannot reach the far side sits out for a while after it."""
-        job = self._stock.pop(job_id, None)
-        if job is None:
-            return  # its lease was lost, and with it the job
-        if self.low:
-            self._wake.set()
+    def _call(self) -> None:
+        """Has as many workers come as there are jobs for."""
+        if self._stopping.is_set() or self._ending or self._paused or not self._started:
+            return
+        for _ in range(min(self._size - self._turns, self._stock.ready)):
+            self._turns += 1
+            self._pool.submit_nowait(self._turn)
+
+    async def _turn(self) -> None:
+        """One job after the other, until there is none or something stops it."""
         worker = current_job().worker
         assert worker is not None
-        number = worker.number
         try:
-            if await self._attempt(job, number):
-                self._pauses_s.pop(number, None)
-            else:
-                await self._sit_out(number)
+            await self._work_off(worker.number)
         except asyncio.CancelledError:
             raise
         except BaseException as error:
             self._fault = self._fault or error
             self._on_fault()
             raise
-
-    async def _attempt(self, job: ClaimedJob, number: int) -> bool:
-        """Runs the handler once; false when the far side cannot be reached."""
-        session = self.session
-        if session is None or not session.alive:
-            return True  # the lease is gone, and with it the job
-        self.tally.in_hand += 1
-        try:
-            return await self._handle(session, job, number)
         finally:
-            self.tally.in_hand -= 1
-            self._under_way.pop(number, None)
+            self._turns -= 1
+            self._call()
 
-    async def _handle(self, session: Session, job: ClaimedJob, number: int) -> bool:
+    async def _work_off(self, number: int) -> None:
+        """The hot path of the queue (benchmarks/bench_queue.py)."""
+        now, until_s = self._clock.monotonic_s, self._clock.monotonic_s() + _SLICE_S
+        while (job := self._next()) is not None:
+            session = self.session
+            if session is None or not session.alive:
+                continue  # the lease is gone, and with it the job
+            if job.expires_ms is not None and self._endings.is_over(session, job, number):
+                continue
+            if job.kind in self._chunk_sizes:
+                stay = await self._attempt_chunk(session, job, number)
+            else:
+                stay = await self._attempt(session, job, number)
+            if not stay:
+                return
+            if now() >= until_s:
+                await asyncio.sleep(0)
+                until_s = now() + _SLICE_S
+
+    def _next(self) -> ClaimedJob | None:
+        if self._paused or self._stopping.is_set():
+            return None
+        job = self._stock.take()
+        if self.low:
+            self._wake.set()
+        return job
+
+    async def _attempt(self, session: Session, job: ClaimedJob, number: int) -> bool:
+        """Runs the handler once; a worker that cannot reach the far side sits out after it.
+
+        Returns:
+            Whether the turn may go on: not if it was to be cancelled, as that may still be coming.
+        """
         gate = Gate(job, self._limiter, session)
-        self._under_way[number] = current_job(), gate
+        self._under_way[number] = current_job(), [gate]
+        tally = self.tally
+        tally.in_hand += 1
         try:
-            result = await self._handler(job, gate)
-            record = self._record(job, result)
+            reached = await self._handle(session, job, gate, number)
+        finally:
+            tally.in_hand -= 1
+            del self._under_way[number]
+        if not reached:
+            await self._sit_out(number)
+        elif self._pauses_s:
+            self._pauses_s.pop(number, None)
+        return not (gate.recalled or gate.cancelled)
+
+    async def _attempt_chunk(self, session: Session, first: ClaimedJob, number: int) -> bool:
+        """Runs a chunk handler once, for the job and others of its kind that are ready."""
+        assert self._chunks is not None
+        most = 1 if first.deaths else self._chunk_sizes[first.kind]
+        more = self._stock.take_more(first.kind, most - 1)
+        self.add([job for job in more if job.deaths])  # alone, when its turn comes
+        more = [job for job in more if not job.deaths]
+        jobs = [first, *(job for job in more if not self._endings.is_over(session, job, number))]
+        gates = [Gate(job, self._limiter, session) for job in jobs]
+        self._under_way[number] = current_job(), gates
+        self.tally.in_hand += (in_hand := len(jobs))
+        try:
+            await self._note_begun(session, jobs)
+            await self._keep_in_time(jobs, gates)
+            async with self._suspects if first.deaths else contextlib.nullcontext():
+                results = await self._chunks.together(jobs, gates)
+        except asyncio.CancelledError:
+            for gate in gates:
+                self._endings.cut_off(session, gate.job, gate, number)
+            raise
+        except (UnavailableError, ConflictError) as error:  # none of them can begin
+            self.note_trouble(error)
+            for gate in gates:
+                self._endings.cut_off(session, gate.job, gate, number)
+            results = None
+        except Exception as error:  # noqa: BLE001 - whatever it is, it costs these jobs an attempt
+            for gate in gates:
+                self._endings.raised(session, gate.job, gate, error, number)
+            return True
+        finally:
+            self.tally.in_hand -= in_hand
+            del self._under_way[number]
+        if results is None:
+            if session.alive:
+                await self._sit_out(number)
+            return session.alive
+        for gate, result in zip(gates, results, strict=True):
+            self._end_of_chunk(session, gate, result, number)
+        return not any(gate.recalled or gate.cancelled for gate in gates)
+
+    async def _note_begun(self, session: Session, jobs: list[ClaimedJob]) -> None:
+        if self._begun is not None:
+            notes = [self._begun.note(session, job) for job in jobs if job.once]
+            await asyncio.gather(*notes)
+
+    def _end_of_chunk(self, session: Session, gate: Gate, result: Result, number: int) -> None:
+        """Writes down one of a chunk's results; one that is none costs the others nothing."""
+        try:
+            record = self._endings.record(gate.job, result)
+        except Exception as error:  # noqa: BLE001 - as in `_handle`
+            self._endings.raised(session, gate.job, gate, error, number)
+        else:
+            self._endings.answered(session, gate.job, result, record, number)
+
+    async def _keep_in_time(self, jobs: list[ClaimedJob], gates: list[Gate]) -> None:
+        """Has those wait in line once more whose slots are too old.
+
+        They are not waited for here: all of a chunk would go in the moment of the last one's slot.
+        """
+        lines = self.lines
+        late = [] if lines is None else [job for job in jobs if lines.is_late(job)]
+        if lines is None or not late:
+            return
+        none_in_time = len(late) == len(jobs)
+        if none_in_time:
+            del late[0]
+        back = {job.id for job in late}
+        jobs[:] = [job for job in jobs if job.id not in back]
+        gates[:] = [gate for gate in gates if gate.job.id not in back]
+        self.add(late)
+        if none_in_time:
+            await lines.wait(jobs[0])
+
+    async def _handle(self, session: Session, job: ClaimedJob, gate: Gate, number: int) -> bool:
+        """Runs the handler once; false when the far side cannot be reached."""
+        lines = self.lines
+        try:
+            if self._begun is not None and job.once:
+                await self._begun.note(session, job)
+            if lines is not None and lines.is_late(job):
+                await lines.wait(job)
+            if job.deaths:
+                async with self._suspects:
+                    result = await self._handler(job, gate)
+            else:
+                result = await self._handler(job, gate)
+            record = self._endings.record(job, result)
         except (UnavailableError, RejectedError) as error:
-            self._events.emit(Troubled(error=error, worker=number))
-            if not self._is_to_blame(job, gate):
-                self._hand_back(session, job, error, committed=gate.committed)
-                return False
-            result = Result(Step.RETRY, "connection lost", str(error))
-            record = self._record(job, result)
-        except asyncio.CancelledError as error:
-            if is_cancelled():
-                self._abandon(session, job, number, committed=gate.committed)
-                raise
-            result = _fault(error, committed=gate.committed)  # something of the handler's own
-            record = self._record(job, result)
+            return not self._endings.unreachable(session, job, gate, error, number)
         except (KeyboardInterrupt, GeneratorExit):
             raise
-        except BaseException as error:  # noqa: BLE001 - any fault of a handler is its job's outcome
-            if isinstance(error, ConflictError) and not session.alive:
-                return True  # the lease ran out on the way; whoever has it now goes on
-            result = _fault(error, committed=gate.committed)
-            record = self._record(job, result)
+        except BaseException as error:
+            if self._endings.raised(session, job, gate, error, number):
+                raise
         else:
-            self.tally.trouble = None
-            self.tally.troubles = 0
-            self._broken.pop(job.id, None)
-        self._finish(session, job, result, record, number)
+            self._endings.answered(session, job, result, record, number)
         return True
-
-    def _is_to_blame(self, job: ClaimedJob, gate: Gate) -> bool:
-        """Whether the conversation broke too often over this very job."""
-        if not gate.permitted:
-            return False
-        broken = self._broken[job.id] = self._broken.get(job.id, 0) + 1
-        if broken < _BREAKS:
-            return False
-        del self._broken[job.id]
-        return True
-
-    def _hand_back(
-        self, session: Session, job: ClaimedJob, error: MailraceError, *, committed: bool
-    ) -> None:
-        self.tally.trouble = error
-        self.tally.troubles += 1
-        self.tally.rejected = self.tally.rejected or isinstance(error, RejectedError)
-        if committed:  # the journal says that it went out, and the handler that nothing was done
-            with contextlib.suppress(UnavailableError):
-                session.journal.finished(released(job, self._now_ms()))
-        self._put_back(session, job)
-
-    def _abandon(self, session: Session, job: ClaimedJob, number: int, *, committed: bool) -> None:
-        if committed:
-            lost = Result(Step.LOSE, "no reply", "stopped before a reply was seen")
-            self._finish(session, job, lost, self._record(job, lost), number)
-        else:
-            self._put_back(session, job)
-
-    def _put_back(self, session: Session, job: ClaimedJob) -> None:
-        if session.alive:  # or the job would go out under a lease that is not its own
-            self.add([job])  # behind the others: it may be what is in the way
-
-    def _record(self, job: ClaimedJob, result: Result) -> Finished:
-        return finished(job, result, self._retry, self._now_ms())
-
-    def _now_ms(self) -> int:
-        return int(self._clock.unix_s() * 1000)
-
-    def _finish(
-        self, session: Session, job: ClaimedJob, result: Result, record: Finished, number: int
-    ) -> None:
-        try:
-            session.journal.finished(record)
-        except UnavailableError as error:  # the store is told all the same
-            self.tally.trouble = error
-        self._finisher.add(session, record)
-        self.tally.ended[record.state] += 1
-        if self._events.followed(Attempted):
-            self._events.emit(Attempted(job=job, result=result, record=record, worker=number))
 
     async def _sit_out(self, number: int) -> None:
         pause_s = self._pauses_s.get(number, _PAUSE_S)
@@ -315,22 +391,3 @@ class Workers:
             await pause(pause_s, self._stopping, self._clock)
         finally:
             self.tally.paused -= 1
-
-
-async def pause(seconds: float, stopping: asyncio.Event, clock: Clock) -> None:
-    """Waits, but not longer than until `stopping` is set."""
-    if stopping.is_set():
-        return
-    sleep = asyncio.ensure_future(clock.sleep_s(seconds))
-    stop = asyncio.ensure_future(stopping.wait())
-    try:
-        await asyncio.wait((sleep, stop), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        sleep.cancel()
-        stop.cancel()
-
-
-def _fault(error: BaseException, *, committed: bool) -> Result:
-    step = Step.LOSE if committed else Step.RETRY
-    detail = traceback.format_exception_only(error)[-1].strip()
-    return Result(step, f"fault: {type(error).__name__}", detail)

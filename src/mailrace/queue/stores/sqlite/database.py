@@ -6,23 +6,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
 from mailrace.errors import ConflictError, MisuseError, UnavailableError
+from mailrace.queue.jobs import key_digest
 
-# UPDATE … FROM, RETURNING and STRICT tables (sqlite.org/changes.html, 3.37.0).
-_OLDEST = (3, 37, 0)
-_BUSY_S = 30.0
+# The operator -> on JSON (sqlite.org/changes.html, 3.38.0).
+_OLDEST = (3, 38, 0)
+BUSY_S = 30.0
 # "Race", as file(1) may show it (sqlite.org/pragma.html#pragma_application_id).
-_APPLICATION_ID = 0x52616365
+APPLICATION_ID = 0x52616365
 _WAL_RETRY_S = 0.01
-_FINISHING = """
-CREATE TEMP TABLE finishing (
-    id INTEGER, lease INTEGER, step TEXT, state TEXT, run_at_ms INTEGER,
-    reason TEXT, detail TEXT, at_ms INTEGER, PRIMARY KEY (id, lease)
-) WITHOUT ROWID
-"""
+_TEMPORARY = ("temp_claiming", "temp_finishing", "temp_chosen")
 
 
 @cache
@@ -41,11 +38,11 @@ def connect(path: Path) -> sqlite3.Connection:
     if sqlite3.sqlite_version_info < _OLDEST:
         raise MisuseError(
             f"this Python has SQLite {sqlite3.sqlite_version}",
-            hint="use a Python with SQLite 3.37 or newer",
+            hint="use a Python with SQLite 3.38 or newer",
         )
     with mapped_errors(path):
         connection = sqlite3.connect(
-            path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
+            path, timeout=BUSY_S, isolation_level=None, check_same_thread=False
         )
         try:
             _use_write_ahead_log(connection)
@@ -62,9 +59,10 @@ def connect(path: Path) -> sqlite3.Connection:
 def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
     # Of several that open a new file at once only one may change its mode, and SQLite tells the
     # others at once that it is locked instead of having them wait.
-    until_s = time.monotonic() + _BUSY_S
+    until_s = time.monotonic() + BUSY_S
     while True:
         try:
+            _refuse_foreign(connection)
             connection.execute("PRAGMA journal_mode = WAL")
         except sqlite3.OperationalError as error:
             if "locked" not in str(error) or time.monotonic() > until_s:
@@ -76,12 +74,14 @@ def _use_write_ahead_log(connection: sqlite3.Connection) -> None:
 
 def prepare(connection: sqlite3.Connection) -> None:
     """Brings the schema up to date and makes the temporary tables."""
+    connection.create_function("key_digest", 2, key_digest, deterministic=True)
     _migrate(connection)
-    connection.execute(_FINISHING)
+    for name in _TEMPORARY:
+        connection.execute(statement(name))
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
-    scripts = sorted(files(__package__).joinpath("migrations").iterdir(), key=lambda f: f.name)
+    scripts = _scripts()
     with transaction(connection):
         _claim_file(connection)
         (done,) = connection.execute("PRAGMA user_version").fetchone()
@@ -95,13 +95,29 @@ def _migrate(connection: sqlite3.Connection) -> None:
             connection.execute(f"PRAGMA user_version = {number}")
 
 
+def newest_version() -> int:
+    """The version of the schema that this code works on."""
+    return len(_scripts())
+
+
+def _scripts() -> list[Traversable]:
+    return sorted(files(__package__).joinpath("migrations").iterdir(), key=lambda file: file.name)
+
+
 def _claim_file(connection: sqlite3.Connection) -> None:
-    """Refuses a database that is another program's; marks a new one as ours."""
-    (owner,) = connection.execute("PRAGMA application_id").fetchone()
-    (tables,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
-    if owner != _APPLICATION_ID and (owner or tables):
+    """Marks a new database as ours."""
+    _refuse_foreign(connection)
+    connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+
+
+def _refuse_foreign(connection: sqlite3.Connection) -> None:
+    """Refuses a database that is another program's, before anything in it is changed."""
+    # One statement, which sees one moment: another process may be making the store right now.
+    owner, tables = connection.execute(
+        "SELECT application_id, (SELECT count(*) FROM sqlite_schema) FROM pragma_application_id"
+    ).fetchone()
+    if owner != APPLICATION_ID and (owner or tables):
         raise MisuseError("it is another program's database", hint="give --store another path")
-    connection.execute(f"PRAGMA application_id = {_APPLICATION_ID}")
 
 
 def _statements(script: str) -> Iterator[str]:
@@ -128,12 +144,24 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 @contextmanager
+def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
+    """A transaction that only reads, and sees one moment."""
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.execute("COMMIT")
+
+
+@contextmanager
 def mapped_errors(path: Path) -> Iterator[None]:
     """Turns what SQLite says into what the caller can do about it."""
     try:
         yield
     except sqlite3.IntegrityError as error:
-        raise ConflictError(f"the store {path} refused a step: {error}") from error
+        raise ConflictError(
+            f"the store {path} refused a step: {error}", hint="look at it again; nothing was done"
+        ) from error
     except sqlite3.OperationalError as error:
         raise _operational(error, path) from error
     except sqlite3.DatabaseError as error:

@@ -2,7 +2,8 @@
 
 import sqlite3
 
-from mailrace.queue.jobs import BatchReport, Reason
+from mailrace.queue.batches import BatchReport, Reason
+from mailrace.queue.refusals import no_batch
 from mailrace.queue.states import JobState
 from mailrace.queue.stores.sqlite.database import one, statement
 from mailrace.queue.stores.sqlite.ledger import PACE_SLICE_MS
@@ -10,13 +11,14 @@ from mailrace.queue.stores.sqlite.ledger import PACE_SLICE_MS
 _RATE_SLICES = 6
 
 
-def batch_report(connection: sqlite3.Connection, batch_id: int) -> BatchReport:
+def batch_report(connection: sqlite3.Connection, batch_id: int, now_ms: int) -> BatchReport:
     values = {"batch_id": batch_id}
-    _, name, kind, created_ms, first_ms, last_ms = connection.execute(
-        statement("batch_by_id"), values
-    ).fetchone()
+    row = connection.execute(statement("batch_by_id"), values).fetchone()
+    if row is None:
+        raise no_batch(batch_id)
+    name, kind, created_ms, first_ms, last_ms, sealed_ms, completed_ms = row
     counts = dict.fromkeys(JobState, 0)
-    for state, jobs in connection.execute(statement("counts_select"), values):
+    for state, jobs in connection.execute(statement("counts_select"), values).fetchall():
         counts[JobState(state)] = jobs
     return BatchReport(
         id=batch_id,
@@ -24,15 +26,17 @@ def batch_report(connection: sqlite3.Connection, batch_id: int) -> BatchReport:
         kind=kind,
         created_ms=created_ms,
         counts=counts,
-        next_due_ms=one(connection, "next_due", batch_id=batch_id),
+        next_due_ms=one(connection, "next_due", batch_id=batch_id, now_ms=now_ms),
         first_ms=first_ms,
         last_ms=last_ms,
         rate=_rate(connection, batch_id, first_ms, last_ms),
+        sealed=sealed_ms is not None,
+        completed_ms=completed_ms,
     )
 
 
 def batch_reasons(connection: sqlite3.Connection, batch_id: int) -> list[Reason]:
-    rows = connection.execute(statement("reasons"), {"batch_id": batch_id})
+    rows = connection.execute(statement("reasons"), {"batch_id": batch_id}).fetchall()
     return [
         Reason(state=JobState(row[0]), reason=row[1], detail=row[2], jobs=row[3]) for row in rows
     ]

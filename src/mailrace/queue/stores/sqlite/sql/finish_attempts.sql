@@ -1,5 +1,5 @@
--- lock: write; index: attempts(job_id, lease); guard: finishing_fence
-INSERT INTO attempts (job_id, lease, attempt, at_ms, step, reason, detail)
-SELECT f.id, f.lease, j.attempt, f.at_ms, f.step, f.reason, f.detail
-FROM temp.finishing AS f CROSS JOIN jobs AS j ON j.id = f.id
-WHERE f.step <> 'release'
+-- lock: write; index: attempts(job_id, lease); guard: finishing_fill
+INSERT INTO attempts (job_id, lease, attempt, at_ms, step, category, reason, detail)
+SELECT id, lease, attempt, at_ms, step, category, reason, detail
+FROM temp.finishing
+WHERE step NOT IN ('complete', 'release', 'snooze')

@@ -1,6 +1,4 @@
--- lock: none; index: jobs.id
--- CROSS JOIN keeps SQLite from going through all jobs to find the few that ended.
-SELECT j.batch_id, f.state, count(*), count(nullif(f.step, 'release')),
-    min(f.at_ms) FILTER (WHERE f.step <> 'release'), max(f.at_ms) FILTER (WHERE f.step <> 'release')
-FROM temp.finishing AS f CROSS JOIN jobs AS j ON j.id = f.id
-GROUP BY 1, 2
+-- lock: none (a temporary table)
+SELECT queue, batch_id, state, count(*), sum(begun),
+    min(iif(begun, at_ms, NULL)), max(iif(begun, at_ms, NULL)), max(gated)
+FROM temp.finishing GROUP BY 1, 2, 3

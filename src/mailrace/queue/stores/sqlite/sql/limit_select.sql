@@ -1,2 +1,2 @@
--- lock: none (inside the write of take_slots); index: limits.name
-SELECT next_slot_us FROM limits WHERE name = :name
+-- lock: none; index: limits.name
+SELECT name, rates, margin, adaptive, pace, next_slot_ms, taken_ms FROM limits WHERE name = :name

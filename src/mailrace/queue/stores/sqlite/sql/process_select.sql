@@ -1,2 +1,5 @@
 -- lock: none
-SELECT id, journal, expires_ms FROM processes ORDER BY id
+SELECT
+    id, journal, expires_ms, started_ms, heartbeat_ms, pid, concurrency,
+    node, host, version, supervisor, queues, vitals
+FROM processes ORDER BY id

@@ -1,0 +1,2 @@
+-- lock: row; index: limits_pkey
+DELETE FROM mailrace.limits WHERE name = %(name)s

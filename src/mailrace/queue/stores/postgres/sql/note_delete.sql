@@ -1,0 +1,2 @@
+-- lock: row; index: notes_pkey
+DELETE FROM mailrace.notes WHERE name = %(name)s

@@ -1,0 +1,22 @@
+-- lock: rows (skips locked ones); index: jobs_ended_state, jobs_ended_pkey, attempts_pkey; guard: ended so long ago
+WITH picked AS MATERIALIZED (
+    SELECT e.id FROM mailrace.jobs_ended AS e
+    WHERE e.state = %(state)s::mailrace.job_state
+        AND e.ended_at < coalesce(%(now)s::timestamptz, now()) - make_interval(secs => %(keep_s)s)
+    ORDER BY e.ended_at LIMIT %(limit)s
+    FOR UPDATE SKIP LOCKED
+),
+gone AS (
+    DELETE FROM mailrace.jobs_ended AS e WHERE e.id = ANY (ARRAY(SELECT p.id FROM picked AS p))
+    RETURNING e.queue, e.state
+),
+attempts_gone AS (
+    DELETE FROM mailrace.attempts AS a WHERE a.job_id = ANY (ARRAY(SELECT p.id FROM picked AS p))
+),
+tallied AS (
+    -- The counts of a batch tell of all its jobs for ever: it is the queue's that go down.
+    INSERT INTO mailrace.tallies (queue, batch_id, state, jobs, at)
+    SELECT g.queue, 0, g.state, -count(*), coalesce(%(now)s::timestamptz, now())
+    FROM gone AS g GROUP BY g.queue, g.state
+)
+SELECT count(*) FROM gone

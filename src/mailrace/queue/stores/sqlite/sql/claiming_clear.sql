@@ -1,0 +1,2 @@
+-- lock: none (a temporary table)
+DELETE FROM temp.claiming

@@ -1,0 +1,2 @@
+-- lock: write
+DELETE FROM commands WHERE expires_ms < :before_ms

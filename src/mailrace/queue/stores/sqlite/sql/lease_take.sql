@@ -1,2 +1,0 @@
--- lock: write; index: sequences.name
-UPDATE sequences SET value = :lease WHERE name = 'lease'

@@ -1,0 +1,2 @@
+-- lock: write; index: notes.name
+DELETE FROM notes WHERE name = :name

@@ -1,0 +1,2 @@
+-- lock: write; index: schedules.name
+DELETE FROM schedules WHERE name = :name
