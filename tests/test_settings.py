@@ -22,6 +22,15 @@ def test_defaults(tmp_path: Path) -> None:
         workers=5,
         buffer=1000,
         retry="5m,15m,45m,135m",
+        redis=None,
+        keys=None,
+        queues="*",
+        processes=None,
+        target=None,
+        concurrency=20,
+        grace=30.0,
+        keep="",
+        verbose=False,
     )
 
 
@@ -44,6 +53,14 @@ def test_flags_over_environment_over_file(tmp_path: Path) -> None:
         ({"EMAIL_WORKER_COUNT": "7"}, "workers", 7),
         ({"EMAIL_WORKER_COUNT": "7", "MAILRACE_WORKERS": "8"}, "workers", 8),
         ({"EMAIL_WORKER_BUFFER": "100"}, "buffer", 100),
+        ({"MAILRACE_PROCESSES": "3"}, "processes", 3),
+        ({"MAILRACE_CONCURRENCY": "50"}, "concurrency", 50),
+        ({"MAILRACE_GRACE": "2.5"}, "grace", 2.5),
+        ({"MAILRACE_VERBOSE": "on"}, "verbose", True),
+        ({"MAILRACE_VERBOSE": "False"}, "verbose", False),
+        ({"MAILRACE_QUEUES": "mail:3,reports"}, "queues", "mail:3,reports"),
+        ({"MAILRACE_REDIS": "redis://cache"}, "redis", "redis://cache"),
+        ({"MAILRACE_KEYS": "k1:secret"}, "keys", "k1:secret"),
         ({"MAILRACE_VIA": "sandbox:x", "SMTP_HOST": "h"}, "via", "sandbox:x"),
         ({"MAILRACE_RETRY": "none"}, "retry", "none"),
         ({"SMTP_HOST": "relay.example"}, "via", "smtp://relay.example"),
@@ -59,7 +76,7 @@ def test_flags_over_environment_over_file(tmp_path: Path) -> None:
     ],
 )
 def test_the_environment(
-    tmp_path: Path, environment: dict[str, str], setting: str, value: str | int | None
+    tmp_path: Path, environment: dict[str, str], setting: str, value: str | float | None
 ) -> None:
     assert getattr(load(tmp_path, environment=environment), setting) == value
 
@@ -75,6 +92,11 @@ def test_the_environment(
         ('workers = "many"', "mailrace.toml cannot be used"),
         ("workers = 0", "0 workers cannot be"),
         ("buffer = 0", "a buffer of 0 cannot be"),
+        ("processes = 0", "0 processes cannot be"),
+        ("concurrency = 0", "a concurrency of 0 cannot be"),
+        ("grace = -1", "a grace of -1.0 seconds cannot be"),
+        ("grace = nan", "a grace of nan seconds cannot be"),
+        ('verbose = "loud"', "mailrace.toml cannot be used"),
         ("workers =", "cannot be read"),
         ("[workers]", "mailrace.toml cannot be used"),
     ],
@@ -91,6 +113,21 @@ def test_a_file_that_is_wrong(tmp_path: Path, text: str, says: str) -> None:
 def test_a_worker_count_that_is_none(tmp_path: Path, text: str) -> None:
     with pytest.raises(MisuseError, match=r"EMAIL_WORKER_COUNT is .*give a whole number"):
         load(tmp_path, environment={"EMAIL_WORKER_COUNT": text})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("MAILRACE_GRACE", "soon", "MAILRACE_GRACE is 'soon'; give seconds, like 30"),
+        ("MAILRACE_GRACE", "nan", "a grace of nan seconds cannot be"),
+        ("MAILRACE_VERBOSE", "loud", "MAILRACE_VERBOSE is 'loud'; give on or off"),
+        ("MAILRACE_PROCESSES", "two", "MAILRACE_PROCESSES is 'two'; give a whole number"),
+    ],
+)
+def test_an_environment_that_is_wrong(tmp_path: Path, name: str, text: str, says: str) -> None:
+    with pytest.raises(MisuseError) as raised:
+        load(tmp_path, environment={name: text})
+    assert str(raised.value).startswith(says)
 
 
 def test_settings_cannot_be_wrong() -> None:

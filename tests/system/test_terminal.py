@@ -23,10 +23,11 @@ from rich.console import Console
 from mailrace.cli import main
 from mailrace.cli.progress import BarFace, LineFace, rate_over, watch
 from mailrace.cli.snapshot import Snapshot, line, snapshot
-from mailrace.cli.words import counted, pace, span, without_passwords
+from mailrace.cli.words import pace, span, without_passwords
 from mailrace.clock import Alarm
 from mailrace.mail.sending import Intake
 from mailrace.queue import BatchReport, JobState
+from mailrace.queue.words import counted
 from tests.support.command import arguments, environment, send_words, write_campaign
 from tests.support.recording import RecordingServer
 

@@ -12,7 +12,6 @@ from mailrace.cli.output import as_json, note, tell
 from mailrace.cli.progress import Face, face_for, watch
 from mailrace.cli.snapshot import Snapshot, snapshot
 from mailrace.cli.summary import Summary, continuing, lines, summarise
-from mailrace.cli.words import counted
 from mailrace.clock import Clock, SystemClock
 from mailrace.errors import ConflictError, MisuseError
 from mailrace.events import Events
@@ -22,6 +21,7 @@ from mailrace.mail.run import CampaignRun, RunOptions
 from mailrace.mail.sending import Checked
 from mailrace.pool import Limiter, RetrySchedule
 from mailrace.queue import End, Runner
+from mailrace.queue.words import counted
 from mailrace.settings import Settings
 from mailrace.wiring import Chance, Stored, event_loop, open_limiter, open_mailer, open_store
 
@@ -61,7 +61,10 @@ def deliver(order: Order, events: Events) -> int:
 
 
 async def _deliver(order: Order, events: Events, clock: Clock) -> Summary:
-    stored = open_store(order.settings.store, clock)
+    settings = order.settings
+    stored = await open_store(
+        settings.store, clock, journals=settings.journals, redis=settings.redis
+    )
     try:
         mailer = open_mailer(order.settings.via or "", clock)
         try:
@@ -103,7 +106,7 @@ class _Delivery:
         return await CampaignRun.open(
             self._order.checked,
             store=self._stored.store,
-            journals=self._stored.journals,
+            place=self._stored.place,
             mailer=self._mailer,
             limiter=self._limiter,
             options=RunOptions(

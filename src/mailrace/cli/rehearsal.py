@@ -2,8 +2,8 @@
 
 import msgspec
 
-from mailrace.cli.words import counted
 from mailrace.mail.sending import Checked
+from mailrace.queue.words import counted
 
 
 class RejectedRow(msgspec.Struct, frozen=True, kw_only=True):

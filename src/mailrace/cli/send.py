@@ -1,7 +1,6 @@
 """`mailrace send`: a template and a list of people, out of the door."""
 
 import io
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ from cyclopts import Parameter
 from mailrace.cli.delivery import Order, deliver
 from mailrace.cli.exits import DONE
 from mailrace.cli.files import read_attachment, read_html, read_template
+from mailrace.cli.opening import settings_for
 from mailrace.cli.options import SendOptions
 from mailrace.cli.output import as_json, tell
 from mailrace.cli.preview import preview, preview_lines
@@ -23,7 +23,7 @@ from mailrace.mail.campaign import Campaign
 from mailrace.mail.intake import open_source, open_table
 from mailrace.mail.sending import Checked, check
 from mailrace.pool import Rate, RetrySchedule
-from mailrace.settings import Settings, load_settings
+from mailrace.settings import Settings
 from mailrace.wiring import Chance, open_mailer, store_path
 
 
@@ -55,7 +55,7 @@ def send(
             email_column=options.email_column,
             name="standard input" if people == "-" else people,
         )
-        with face_for(SystemClock(), plain=options.verbose) as face:
+        with face_for(SystemClock(), plain=settings.verbose) as face:
             checked = check(campaign, table, rng=Chance().rng, progress=face.checking)
         if options.preview is not None:
             return _show_preview(checked, options.preview, json=options.json)
@@ -70,14 +70,15 @@ def send(
             wait=not options.no_wait,
             resend_uncertain=options.resend_uncertain,
             json=options.json,
-            verbose=options.verbose,
+            verbose=settings.verbose,
         )
         return deliver(order, Events())
 
 
 def _settings(options: SendOptions) -> Settings:
-    flags = {name: getattr(options, name) for name in Settings.__struct_fields__}
-    return load_settings(flags=flags, environment=os.environ, folder=Path())
+    flags = {name: getattr(options, name, None) for name in Settings.__struct_fields__}
+    flags["verbose"] = options.verbose or None  # without the flag the settings decide
+    return settings_for(**flags)
 
 
 def _check_before_reading(options: SendOptions, settings: Settings) -> None:

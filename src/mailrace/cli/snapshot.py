@@ -3,8 +3,9 @@
 import datetime as dt
 from dataclasses import dataclass
 
-from mailrace.cli.words import counted, pace, span
+from mailrace.cli.words import pace, span
 from mailrace.queue import BatchReport, JobState
+from mailrace.queue.words import counted
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

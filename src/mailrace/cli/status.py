@@ -1,20 +1,21 @@
 """`mailrace status`: where the campaigns of a store stand."""
 
-import asyncio
 import datetime as dt
-import os
-from pathlib import Path
+from typing import Final
 
 import msgspec
 
 from mailrace.cli.exits import DONE
+from mailrace.cli.opening import on_store
 from mailrace.cli.output import as_json, tell
 from mailrace.cli.summary import reason_lines
-from mailrace.cli.words import counted, pace
+from mailrace.cli.words import pace
 from mailrace.errors import MisuseError
-from mailrace.queue import JobState, Reason
-from mailrace.settings import load_settings
-from mailrace.wiring import Stored, open_store, store_path
+from mailrace.queue import JobState, Reason, Store
+from mailrace.queue.words import counted
+
+# No message of a campaign comes into these by itself: shown only where one is.
+_RARE: Final = frozenset({JobState.SCHEDULED, JobState.CANCELLED, JobState.EXPIRED})
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,13 +51,7 @@ def status(
         store: Where they are kept, by default sqlite:///mailrace.db.
         json: Print one JSON document instead of text.
     """
-    settings = load_settings(flags={"store": store}, environment=os.environ, folder=Path())
-    path = store_path(settings.store)
-    if not path.exists():
-        raise MisuseError(
-            f"there is no store at {path}", hint="give --store sqlite:///PATH, or send first"
-        )
-    found = asyncio.run(_read(settings.store, campaign))
+    found = on_store(store, lambda queue: _read(queue.store, campaign))
     if json:
         tell(as_json(found))
     else:
@@ -64,24 +59,18 @@ def status(
     return DONE
 
 
-async def _read(store: str, campaign: str | None) -> list[Status]:
-    stored = open_store(store)
-    try:
-        batches = await stored.store.batches()
-        if campaign is not None:
-            names = ", ".join(batch.name for batch in batches) or "none"
-            batches = [batch for batch in batches if batch.name == campaign]
-            if not batches:
-                raise MisuseError(
-                    f"there is no campaign {campaign!r}", hint=f"in this store: {names}"
-                )
-        return [await _status(stored, batch.id) for batch in batches]
-    finally:
-        await stored.store.close()
+async def _read(store: Store, campaign: str | None) -> list[Status]:
+    batches = await store.batches()
+    if campaign is not None:
+        names = ", ".join(batch.name for batch in batches) or "none"
+        batches = [batch for batch in batches if batch.name == campaign]
+        if not batches:
+            raise MisuseError(f"there is no campaign {campaign!r}", hint=f"in this store: {names}")
+    return [await _status(store, batch.id) for batch in batches]
 
 
-async def _status(stored: Stored, batch_id: int) -> Status:
-    report = await stored.store.report(batch_id)
+async def _status(store: Store, batch_id: int) -> Status:
+    report = await store.report(batch_id)
     return Status(
         campaign=report.name,
         people=report.accepted,
@@ -90,13 +79,15 @@ async def _status(stored: Stored, batch_id: int) -> Status:
         first=_time(report.first_ms),
         last=_time(report.last_ms),
         next_try=_time(report.next_due_ms),
-        reasons=await stored.store.reasons(batch_id),
+        reasons=await store.reasons(batch_id),
     )
 
 
 def _lines(one: Status) -> list[str]:
     lines = [f"{one.campaign}: {counted(one.people, 'person', 'people')}"]
-    lines += [f"  {jobs:>8,}  {state}" for state, jobs in one.states.items()]
+    lines += [
+        f"  {jobs:>8,}  {state}" for state, jobs in one.states.items() if jobs or state not in _RARE
+    ]
     if one.first and one.last:
         lines.append(f"  first {one.first}   last {one.last}   {pace(one.rate)}")
     if one.next_try:

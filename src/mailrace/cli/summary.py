@@ -8,9 +8,10 @@ from pathlib import Path
 import msgspec
 
 from mailrace.cli.exits import DONE, FAILURES, STOPPED
-from mailrace.cli.words import counted, pace, span, without_passwords
+from mailrace.cli.words import pace, span, without_passwords
 from mailrace.mail.run import Report
 from mailrace.queue import End, Reason
+from mailrace.queue.words import counted
 
 
 class Summary(Report, frozen=True, kw_only=True):

@@ -1,13 +1,8 @@
-"""Numbers, durations and addresses the way people read them."""
+"""Durations, rates and addresses the way people read them."""
 
 import re
 
 _LOGIN = re.compile(r"(://[^\s:@/?#]*):[^\s@/?#]+@")
-
-
-def counted(count: int, noun: str, plural: str | None = None) -> str:
-    """`1 row`, `2,000 rows`."""
-    return f"{count:,} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 def span(seconds: float) -> str:
@@ -34,3 +29,16 @@ def pace(rate: float) -> str:
 def without_passwords(text: str) -> str:
     """The text with `PASSWORD` for every password in a URL."""
     return _LOGIN.sub(r"\1:PASSWORD@", text)
+
+
+def printable(text: str) -> str:
+    """One line with nothing in it that steers a terminal: replies come from strangers."""
+    if text.isprintable():
+        return text
+    return "".join(map(_printable, text))
+
+
+def _printable(letter: str) -> str:
+    if letter.isprintable():
+        return letter
+    return " " if letter.isspace() else "\ufffd"
