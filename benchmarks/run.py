@@ -11,6 +11,10 @@ import bench_pool
 import bench_pool_features
 import bench_pool_latency
 import bench_pool_memory
+import bench_queue
+import bench_queue_fleet
+import bench_queue_history
+import bench_queue_latency
 import bench_send
 import bench_smtp
 import bench_workers
@@ -69,6 +73,20 @@ def measure(*, quick: bool, full: bool) -> Report:
             jobs=100_000 if quick else 1_000_000, runs=1 if quick else 3
         ),
         "workers": lambda: bench_workers.measure(quick=quick),
+        "queue": lambda: bench_queue.measure(
+            runs=1 if quick else 5, jobs=20_000 if quick else 50_000, quick=quick
+        ),
+        "the queue's latency": lambda: bench_queue_latency.measure(
+            runs=1 if quick else 3, seconds=2.0 if quick else 5.0
+        ),
+        "the queue's past": lambda: (
+            bench_queue_history.measure(jobs=10_000, runs=2, finished=100_000, held_s=5.0)
+            if quick
+            else bench_queue_history.measure()
+        ),
+        "the queue's fleet": lambda: bench_queue_fleet.measure(
+            runs=1 if quick else 3, jobs=20_000 if quick else 60_000, processes=4 if quick else 20
+        ),
         "memory": lambda: (
             bench_memory.measure(full=full, sizes=(2_000, 20_000))
             if quick
