@@ -115,7 +115,7 @@ def test_postgres_walks_to_the_first_jobs_of_a_flow_and_sorts_nothing(
 ) -> None:
     lines = plan(full, "claim", run=True).splitlines()
     scan = next(place for place, line in enumerate(lines) if "using jobs_ready" in line)
-    assert "rows=50.00 loops=2" in lines[scan]
+    assert re.search(r"rows=50(\.00)? loops=2", lines[scan])  # PostgreSQL 18 writes fractions
     assert not any("Sort" in line for line in lines[scan - 4 : scan])
     condition = lines[scan + 1]
     for column in ("queue", "tenant", "priority", "run_at"):

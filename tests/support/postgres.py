@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 from tests.support.daemon import Daemon, unused_port, why_not
 
@@ -93,8 +93,22 @@ class GivenServer(Databases):
         self._dsn = dsn
 
     def dsn(self, database: str | None = None) -> str:
-        given = {} if database is None else {"dbname": database}
-        return str(_psycopg(".conninfo").make_conninfo(self._dsn, **given))
+        given = dict(_psycopg(".conninfo").conninfo_to_dict(self._dsn))
+        if database is not None:
+            given["dbname"] = database
+        return _url(given)
+
+
+def _url(given: dict[str, Any]) -> str:
+    """The parts of an address as a URL, which every library takes."""
+    user, password, host = (
+        quote(str(given.pop(part, "")), safe="") for part in ("user", "password", "host")
+    )
+    login = f"{user}:{password}" if password else user
+    port = given.pop("port", 5432)
+    path = quote(str(given.pop("dbname", "")), safe="")
+    rest = urlencode(given)
+    return f"postgresql://{login}@{host}:{port}/{path}" + (f"?{rest}" if rest else "")
 
 
 class PostgresServer(Databases):

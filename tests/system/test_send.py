@@ -119,7 +119,7 @@ MISTAKES: dict[str, tuple[list[str], str]] = {
     "store that is no database": (words("--store", "sqlite:///hello.html"), "another path"),
     "store in no folder": (words("--store", "sqlite:///none/mail.db"), "its folder exists"),
     "store that is a folder": (words("--store", "sqlite:///."), "cannot be written"),
-    "other store": (words("--store", "postgresql://ann:secret@db/mail"), "sqlite:///mail.db"),
+    "other store": (words("--store", "mysql://ann:secret@db/mail"), "sqlite:///mail.db"),
     "no provider": (
         ["send", "people.csv", "--from", SENDER, "--subject", "x", "--html", "hello.html"],
         "--via smtp://",
