@@ -201,7 +201,7 @@ class PostgresEstate:
     def on(cls, databases: Databases) -> Iterator["PostgresEstate"]:
         with databases.fresh_database() as dsn:
             migrate(dsn)
-            with psycopg.connect(dsn, autocommit=True) as connection:
+            with psycopg.connect(dsn, autocommit=True, prepare_threshold=None) as connection:
                 yield cls(dsn, connection)
 
     def house(self, clock: VirtualClock | None = None) -> PostgresHouse:

@@ -30,7 +30,7 @@ BEGIN
         WHERE id = ANY (ARRAY(
             SELECT j.id FROM mailrace.jobs AS j
             WHERE j.blocked AND j.queue = gate.queue AND j.key = gate.key
-            ORDER BY j.run_at
+            ORDER BY j.run_at, j.id
             LIMIT (
                 SELECT greatest(q.concurrency_per_key - coalesce(still_running, 0), 0)
                 FROM mailrace.queues AS q WHERE q.name = gate.queue

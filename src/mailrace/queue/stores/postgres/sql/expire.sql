@@ -46,7 +46,7 @@ chosen AS (
         SELECT w.id FROM mailrace.jobs AS w
         WHERE w.blocked AND w.queue = f.queue AND w.key = f.key
             AND w.id NOT IN (SELECT p.id FROM picked AS p)
-        ORDER BY w.run_at LIMIT f.jobs
+        ORDER BY w.run_at, w.id LIMIT f.jobs
         FOR UPDATE SKIP LOCKED
     ) AS b
 ),

@@ -16,7 +16,7 @@ chosen AS (
     CROSS JOIN LATERAL (
         SELECT j.id FROM mailrace.jobs AS j
         WHERE j.blocked AND j.queue = r.queue AND j.key IS NOT DISTINCT FROM r.key
-        ORDER BY j.run_at LIMIT CASE WHEN r.jobs IS NOT NULL THEN greatest(r.jobs, 0) END
+        ORDER BY j.run_at, j.id LIMIT CASE WHEN r.jobs IS NOT NULL THEN greatest(r.jobs, 0) END
         FOR UPDATE SKIP LOCKED
     ) AS b
 )
