@@ -21,16 +21,17 @@ _LIMIT = 1 / 2.5
 _MARKS = {"PostgreSQL": (80_000, 30_000), "SQLite": (150_000, 60_000)}
 
 Rates = list[tuple[float, float]]
+Contestant = Callable[[], tuple[float, float]]
 
 
 def measure(
-    *, runs: int = 5, jobs: int = 50_000, peers: bool = True, quick: bool = False
+    *, runs: int = 5, jobs: int = 100_000, peers: bool = True, quick: bool = False
 ) -> list[Figure]:
-    rates: dict[str, Rates] = {name: [] for name in ("PostgreSQL", "SQLite", *_bare())}
+    rates: dict[str, Rates] = {}
+    # One after the other: a server tidies up after a run, on the same two cores.
+    _run(rates, _on_sqlite(jobs), runs)
     with postgres() as server:
-        for _ in range(runs):
-            for name, one in _contestants(server, jobs).items():
-                rates[name].append(one())
+        _run(rates, _on_postgres(server, jobs), runs)
     figures = [
         each
         for store in ("PostgreSQL", "SQLite")
@@ -41,29 +42,34 @@ def measure(
     return figures
 
 
-def _bare() -> tuple[str, ...]:
-    return "bare SQL, PostgreSQL", "bare SQL, SQLite"
+def _run(rates: dict[str, Rates], contestants: dict[str, Contestant], runs: int) -> None:
+    for _ in range(runs):
+        for name, one in contestants.items():
+            rates.setdefault(name, []).append(one())
 
 
-def _contestants(server: Postgres, jobs: int) -> dict[str, Callable[[], tuple[float, float]]]:
-    def ours(place: AbstractContextManager[Place]) -> tuple[float, float]:
-        with place as found:
-            return asyncio.run(both_rates(found, jobs))
-
-    def bare_postgres() -> tuple[float, float]:
-        with server.database("bare") as dsn:
-            return queue_limits.postgres_rates(dsn, jobs)
-
-    def bare_sqlite() -> tuple[float, float]:
+def _on_sqlite(jobs: int) -> dict[str, Contestant]:
+    def bare() -> tuple[float, float]:
         with folder_on_disk() as folder:
             return queue_limits.sqlite_rates(folder, jobs)
 
+    return {"SQLite": lambda: _ours(sqlite_place(), jobs), "bare SQL, SQLite": bare}
+
+
+def _on_postgres(server: Postgres, jobs: int) -> dict[str, Contestant]:
+    def bare() -> tuple[float, float]:
+        with server.database("bare") as dsn:
+            return queue_limits.postgres_rates(dsn, jobs)
+
     return {
-        "PostgreSQL": lambda: ours(postgres_place(server)),
-        "bare SQL, PostgreSQL": bare_postgres,
-        "SQLite": lambda: ours(sqlite_place()),
-        "bare SQL, SQLite": bare_sqlite,
+        "PostgreSQL": lambda: _ours(postgres_place(server), jobs),
+        "bare SQL, PostgreSQL": bare,
     }
+
+
+def _ours(place: AbstractContextManager[Place], jobs: int) -> tuple[float, float]:
+    with place as found:
+        return asyncio.run(both_rates(found, jobs))
 
 
 def _figures(store: str, ours: Rates, bare: Rates) -> list[Figure]:
@@ -99,7 +105,7 @@ def _beside(peers: Iterable[PeerFigure], rates: dict[str, Rates]) -> list[Figure
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--jobs", type=int, default=50_000)
+    parser.add_argument("--jobs", type=int, default=100_000)
     parser.add_argument("--no-peers", dest="peers", action="store_false")
     parser.add_argument("--quick", action="store_true", help="fewer runs of the peers")
     print(table(measure(**vars(parser.parse_args()))))

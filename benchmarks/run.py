@@ -74,7 +74,7 @@ def measure(*, quick: bool, full: bool) -> Report:
         ),
         "workers": lambda: bench_workers.measure(quick=quick),
         "queue": lambda: bench_queue.measure(
-            runs=1 if quick else 5, jobs=20_000 if quick else 50_000, quick=quick
+            runs=1 if quick else 5, jobs=20_000 if quick else 100_000, quick=quick
         ),
         "the queue's latency": lambda: bench_queue_latency.measure(
             runs=1 if quick else 3, seconds=2.0 if quick else 5.0
