@@ -114,6 +114,9 @@ def fill_sqlite(path: str, *, finished: int, scheduled: int) -> None:
         later_ms = now_ms + 86_400_000
         future = {"jobs": scheduled, "run_at_ms": later_ms, "state": "scheduled", "ended_ms": None}
         connection.execute(insert, values | future)
+        connection.execute(
+            "UPDATE sequences SET value = (SELECT max(id) FROM jobs) WHERE name = 'job'"
+        )
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
