@@ -1,11 +1,14 @@
 """What the SQLite store says when its file, its disk or its neighbours misbehave."""
 
 import asyncio
+import os
 import sqlite3
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -145,6 +148,66 @@ async def test_a_short_lock_is_waited_for(sqlite_house: SqliteHouse) -> None:
     store._thread.submit(let_go.set)  # on the store's own thread, right before it has to wait
     assert len(await add(store, "a")) == 1
     other.join()
+
+
+def test_a_lock_is_asked_for_again_and_again_at_the_same_short_intervals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SQLite's own waits grow to a tenth of a second: somebody who never rests gets in before."""
+    path, waits = tmp_path / "file", []
+    with closing(sqlite_database.connect(path)) as one, closing(sqlite3.connect(path)) as other:
+        other.execute("CREATE TABLE made (at)")
+        other.execute("BEGIN IMMEDIATE")
+
+        def sleep(seconds: float) -> None:
+            waits.append(seconds)
+            if len(waits) == 20:
+                other.execute("ROLLBACK")
+
+        monkeypatch.setattr(time, "sleep", sleep)
+        with sqlite_database.transaction(one):
+            one.execute("INSERT INTO made VALUES (1)")
+        assert len(waits) == 20
+        assert max(waits) <= 0.001
+        # What is no wait for the lock keeps SQLite's patience.
+        assert one.execute("PRAGMA busy_timeout").fetchone() == (30_000,)
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_BUSY, sqlite3.SQLITE_BUSY_RECOVERY])
+def test_whoever_recovers_the_log_is_waited_for_too(
+    monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    class Busy:
+        tries = 0
+
+        def execute(self, sql: str) -> None:
+            if sql == "BEGIN IMMEDIATE" and (tries := self.tries) < 3:
+                self.tries = tries + 1
+                error = sqlite3.OperationalError("database is locked")
+                error.sqlite_errorcode = code
+                raise error
+
+    busy: Any = Busy()
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    with sqlite_database.transaction(busy):
+        assert busy.tries == 3
+
+
+async def test_a_look_waits_for_no_write(sqlite_house: SqliteHouse) -> None:
+    store = sqlite_house.open()
+    await add(store, "a")
+    writing, let_go = threading.Event(), threading.Event()
+
+    def write_long() -> None:
+        writing.set()
+        let_go.wait()
+
+    write = asyncio.ensure_future(store._write(write_long))
+    await asyncio.to_thread(writing.wait)
+    assert [flow.queue for flow in await store.survey(["*"])] == ["default"]
+    assert not write.done()
+    let_go.set()
+    await write
 
 
 async def test_a_long_list_does_not_keep_workers_waiting(sqlite_house: SqliteHouse) -> None:
@@ -376,3 +439,56 @@ async def test_other_queues_and_the_steps_of_workers_wake_nobody(
     await store.close()
     with pytest.raises(StopAsyncIteration):
         await waiting
+
+
+async def test_what_comes_within_a_tick_of_the_file_s_time_wakes_as_soon(
+    sqlite_house: SqliteHouse, clock: VirtualClock
+) -> None:
+    store, other = sqlite_house.open(), sqlite_house.open()
+    log = sqlite_house.path.with_name(f"{sqlite_house.path.name}-wal")
+    wakeups = store.wakeups(["default"])
+    waiting = asyncio.ensure_future(anext(wakeups))
+    await clock.sleep_s(0.2)
+    await add(other, "a")
+    await waiting
+    same = log.stat().st_mtime_ns
+    await add(other, "b")
+    os.utime(log, ns=(same, same))
+    since_s = clock.monotonic_s()
+    await anext(wakeups)
+    assert clock.monotonic_s() - since_s <= 0.02
+
+
+async def test_what_the_file_s_time_does_not_tell_wakes_within_a_twentieth_of_a_second(
+    sqlite_house: SqliteHouse, clock: VirtualClock
+) -> None:
+    store, other = sqlite_house.open(), sqlite_house.open()
+    log = sqlite_house.path.with_name(f"{sqlite_house.path.name}-wal")
+    waiting = asyncio.ensure_future(anext(store.wakeups(["default"])))
+    await clock.sleep_s(0.2)
+    before_ns = log.stat().st_mtime_ns
+    await add(other, "a")
+    os.utime(log, ns=(before_ns, before_ns))
+    since_s = clock.monotonic_s()
+    await waiting
+    assert clock.monotonic_s() - since_s <= 0.061
+
+
+async def test_what_takes_long_to_reach_the_disk_wakes_when_it_is_there(
+    sqlite_house: SqliteHouse, clock: VirtualClock
+) -> None:
+    """The log has its time from the write, and others see what was written after the sync."""
+    store, other = sqlite_house.open(), sqlite_house.open()
+    log = sqlite_house.path.with_name(f"{sqlite_house.path.name}-wal")
+    await add(other, "a")
+    wakeups = store.wakeups(["default"])
+    waiting = asyncio.ensure_future(anext(wakeups))
+    await clock.sleep_s(10)  # long enough for rare looks
+    now_ns = log.stat().st_mtime_ns
+    os.utime(log, ns=(now_ns + 1, now_ns + 1))
+    await clock.sleep_s(0.21)
+    await add(other, "b")
+    os.utime(log, ns=(now_ns + 1, now_ns + 1))
+    since_s = clock.monotonic_s()
+    await waiting
+    assert clock.monotonic_s() - since_s <= 0.03

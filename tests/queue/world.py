@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import sqlite3
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -68,9 +69,9 @@ class FlakyStore(SqliteStore):
         self._check_up()
         return await super()._write(work, *args, **kwargs)
 
-    async def _look(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+    async def _look(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
         self._check_up()
-        return await super()._look(work, *args, **kwargs)
+        return await super()._look(work)
 
     def _check_up(self) -> None:
         if self.down:

@@ -5,9 +5,8 @@ import os
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
-from typing import ParamSpec, Self, TypeVar
+from typing import Any, ParamSpec, Self, TypeVar
 
 from mailrace.clock import Clock
 from mailrace.errors import UnavailableError
@@ -16,19 +15,19 @@ from mailrace.queue.stores.sqlite.database import (
     connect,
     mapped_errors,
     prepare,
-    snapshot,
+    statement,
     transaction,
 )
+from mailrace.queue.stores.sqlite.reader import Reader
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
 class Base:
-    """The file, with one thread that writes and one that reads what may take long.
+    """The file, with a thread that writes, one for looks that workers wait for, and one for lists.
 
-    What workers ask for goes through the writer also where it only reads: no list that a person
-    looks at is ever in its way.
+    No list that a person looks at is ever in a worker's way, and no look waits for a commit.
     """
 
     def __init__(self, path: Path, connection: sqlite3.Connection, clock: Clock) -> None:
@@ -37,8 +36,8 @@ class Base:
         self._clock = clock
         self._stat = path.stat()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mailrace-store")
-        self._reading = ThreadPoolExecutor(max_workers=1, thread_name_prefix="mailrace-store-read")
-        self._reader: sqlite3.Connection | None = None
+        self._looks = Reader(path, self._check_there, name="mailrace-store-look")
+        self._lists = Reader(path, self._check_there, name="mailrace-store-list")
         self._survey_from: dict[str, str] = {}
         self._bells: set[Bell] = set()
         self._closed = False
@@ -63,10 +62,9 @@ class Base:
         self._closed = True
         self._ring()
         await asyncio.to_thread(self._thread.shutdown)
-        await asyncio.to_thread(self._reading.shutdown)
         self._connection.close()
-        if self._reader is not None:
-            self._reader.close()
+        await asyncio.to_thread(self._looks.close)
+        await asyncio.to_thread(self._lists.close)
 
     async def _write(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
         """Runs the work on the writer's thread, as one transaction."""
@@ -76,32 +74,28 @@ class Base:
             with mapped_errors(self.path), transaction(self._connection):
                 return work(*args, **kwargs)
 
-        return await self._on(self._thread, in_transaction)
+        self._check_open()
+        return await asyncio.get_running_loop().run_in_executor(self._thread, in_transaction)
 
-    async def _look(self, work: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-        """Runs work that only reads on the writer's thread: short, and never behind a list."""
+    async def _look(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        """Runs short work that only reads, and that workers wait for."""
+        return await self._on(self._looks, work)
 
-        def on_snapshot() -> _T:
-            with mapped_errors(self.path), snapshot(self._connection):
-                return work(*args, **kwargs)
-
-        return await self._on(self._thread, on_snapshot)
+    async def _rows(self, name: str, /, **values: Any) -> list[tuple[Any, ...]]:
+        """What one statement answers, as a look."""
+        return await self._look(lambda reading: reading.execute(statement(name), values).fetchall())
 
     async def _read(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        """Runs work that only reads beside the writer, on one snapshot of the file."""
-        return await self._on(self._reading, partial(self._on_reader, work))
+        """Runs work that only reads and may take long, such as a list."""
+        return await self._on(self._lists, work)
 
-    async def _on(self, thread: ThreadPoolExecutor, work: Callable[[], _T]) -> _T:
+    async def _on(self, reader: Reader, work: Callable[[sqlite3.Connection], _T]) -> _T:
+        self._check_open()
+        return await reader.run(work)
+
+    def _check_open(self) -> None:
         if self._closed:
             raise UnavailableError(f"the store {self.path} was closed", hint="open it again")
-        return await asyncio.get_running_loop().run_in_executor(thread, work)
-
-    def _on_reader(self, work: Callable[[sqlite3.Connection], _T]) -> _T:
-        if self._reader is None:
-            self._check_there()
-            self._reader = connect(self.path)
-        with mapped_errors(self.path), snapshot(self._reader):
-            return work(self._reader)
 
     def _hung_bell(self) -> Bell:
         bell = Bell(self._clock)

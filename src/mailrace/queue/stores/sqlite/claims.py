@@ -1,6 +1,8 @@
 """Where workers take jobs from the SQLite store and bring them back."""
 
+import sqlite3
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -58,44 +60,38 @@ class Claims(Base):
         return renew
 
     async def processes(self) -> list[ProcessRow]:
-        return await self._look(self._processes)
-
-    def _processes(self) -> list[ProcessRow]:
         now_ms = self._now_ms()
-        rows = self._connection.execute(statement("process_select")).fetchall()
-        return [_process(row, now_ms) for row in rows]
+        return [_process(row, now_ms) for row in await self._rows("process_select")]
 
     async def survey(self, queues: Sequence[str], *, most: int = 256) -> list[Flow]:
-        return await self._look(self._survey, queues, most)
+        return await self._look(partial(self._survey, queues, most))
 
-    def _survey(self, queues: Sequence[str], most: int) -> list[Flow]:
+    def _survey(
+        self, queues: Sequence[str], most: int, connection: sqlite3.Connection
+    ) -> list[Flow]:
         now_ms = self._now_ms()
         names = list(dict.fromkeys(queues))
         if ALL_QUEUES in names:
-            names = [
-                name for (name,) in self._connection.execute(statement("queues_waiting")).fetchall()
-            ]
+            names = [name for (name,) in connection.execute(statement("queues_waiting")).fetchall()]
         return [
             Flow(name, tenant, priority, now_ms - run_at_ms)
             for name in names
-            for tenant, priority, run_at_ms in self._flows(name, most)
+            for tenant, priority, run_at_ms in self._flows(connection, name, most)
         ]
 
-    def _flows(self, queue: str, most: int) -> list[tuple[str, int, int]]:
+    def _flows(
+        self, connection: sqlite3.Connection, queue: str, most: int
+    ) -> list[tuple[str, int, int]]:
         """The flows of a queue, from where the last cut list ended and once round."""
         first = self._survey_from.pop(queue, "")
-        flows = self._flows_from(queue, first, most)
+        flows = _flows_from(connection, queue, first, most)
         if len(flows) < most and first:
             # The flows before, and those behind once more: there is room for all of them.
-            before = self._flows_from(queue, "", most)
+            before = _flows_from(connection, queue, "", most)
             flows += [flow for flow in before if flow[0] < first][: most - len(flows)]
         if len(flows) == most and flows:
             self._survey_from[queue] = flows[-1][0] + "\0"  # the next text there can be
         return flows
-
-    def _flows_from(self, queue: str, first: str, most: int) -> list[tuple[str, int, int]]:
-        values = {"queue": queue, "first": first, "most": most}
-        return self._connection.execute(statement("survey"), values).fetchall()
 
     async def claim(
         self, process_id: int, wants: Sequence[Want], *, once: Sequence[str] = ()
@@ -145,11 +141,9 @@ class Claims(Base):
         return bool(entries)
 
     async def held(self, process_id: int) -> list[tuple[int, int]]:
-        return await self._look(self._held, process_id)
-
-    def _held(self, process_id: int) -> list[tuple[int, int]]:
-        values = {"process_id": process_id}
-        return self._connection.execute(statement("held"), values).fetchall()
+        return [
+            (job_id, lease) for job_id, lease in await self._rows("held", process_id=process_id)
+        ]
 
     async def begin(
         self,
@@ -192,6 +186,13 @@ class Claims(Base):
     def _retire(self, process_id: int) -> bool:
         run(self._connection, "process_retire", process_id=process_id)
         return one(self._connection, "process_known", process_id=process_id) is None
+
+
+def _flows_from(
+    connection: sqlite3.Connection, queue: str, first: str, most: int
+) -> list[tuple[str, int, int]]:
+    values = {"queue": queue, "first": first, "most": most}
+    return connection.execute(statement("survey"), values).fetchall()
 
 
 def _merged(wants: Sequence[Want]) -> list[Want]:

@@ -19,6 +19,7 @@ BUSY_S = 30.0
 # "Race", as file(1) may show it (sqlite.org/pragma.html#pragma_application_id).
 APPLICATION_ID = 0x52616365
 _WAL_RETRY_S = 0.01
+_LOCK_RETRY_S = 0.0005
 _TEMPORARY = ("temp_claiming", "temp_finishing", "temp_chosen")
 
 
@@ -133,7 +134,7 @@ def _statements(script: str) -> Iterator[str]:
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     """A short write transaction: all of it on disk at the end, or nothing."""
-    connection.execute("BEGIN IMMEDIATE")
+    _begin_writing(connection)
     try:
         yield
         connection.execute("COMMIT")
@@ -141,6 +142,26 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         raise
+
+
+def _begin_writing(connection: sqlite3.Connection) -> None:
+    """Takes the lock, as soon as it is free: SQLite's own wait grows to a tenth of a second."""
+    until_s = time.monotonic() + BUSY_S
+    connection.execute("PRAGMA busy_timeout = 0")
+    try:
+        while True:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                # Also in its longer forms, as while another process recovers the log.
+                busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+                if not busy or time.monotonic() > until_s:
+                    raise
+                time.sleep(_LOCK_RETRY_S)
+            else:
+                return
+    finally:
+        connection.execute(f"PRAGMA busy_timeout = {BUSY_S * 1000:.0f}")
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import msgspec
 
 from mailrace.queue.commands import Action, Answer, Command, NewCommand
 from mailrace.queue.stores.sqlite.base import Base
-from mailrace.queue.stores.sqlite.database import one, run, statement
+from mailrace.queue.stores.sqlite.database import one, run
 
 
 class Fleet(Base):
@@ -23,14 +23,12 @@ class Fleet(Base):
         return command_id
 
     async def commands(self, targets: Sequence[str], after_id: int) -> list[Command]:
-        return await self._look(self._commands, targets, after_id)
-
-    def _commands(self, targets: Sequence[str], after_id: int) -> list[Command]:
-        values = {
-            "targets": msgspec.json.encode(targets).decode(),
-            "after_id": after_id,
-            "now_ms": self._now_ms(),
-        }
+        rows = await self._rows(
+            "commands",
+            targets=msgspec.json.encode(targets).decode(),
+            after_id=after_id,
+            now_ms=self._now_ms(),
+        )
         return [
             Command(
                 id=row[0],
@@ -40,7 +38,7 @@ class Fleet(Base):
                 created_ms=row[4],
                 expires_ms=row[5],
             )
-            for row in self._connection.execute(statement("commands"), values).fetchall()
+            for row in rows
         ]
 
     async def answer(self, answer: Answer) -> None:
@@ -54,13 +52,9 @@ class Fleet(Base):
         )  # fmt: skip
 
     async def answers(self, command_id: int) -> list[Answer]:
-        return await self._look(self._answers, command_id)
-
-    def _answers(self, command_id: int) -> list[Answer]:
-        rows = self._connection.execute(statement("answers"), {"command_id": command_id}).fetchall()
         return [
             Answer(command_id=row[0], by=row[1], done=bool(row[2]), text=row[3], at_ms=row[4])
-            for row in rows
+            for row in await self._rows("answers", command_id=command_id)
         ]
 
     async def take_turn(self, name: str, every_s: float) -> bool:
@@ -80,8 +74,5 @@ class Fleet(Base):
             await self._write(run, self._connection, "note_put", name=name, value=value.decode())
 
     async def notes(self, prefix: str) -> dict[str, bytes]:
-        return await self._look(self._notes, prefix)
-
-    def _notes(self, prefix: str) -> dict[str, bytes]:
-        rows = self._connection.execute(statement("notes"), {"prefix": prefix}).fetchall()
+        rows = await self._rows("notes", prefix=prefix)
         return {name: value.encode() for name, value in rows}
