@@ -297,6 +297,42 @@ async def test_rules_that_change_hold_for_the_lines_that_are_there(bench: Bench)
     await bench.until(lambda: len(bench.started) == 200, 2)
 
 
+@pytest.mark.parametrize("others", [(), ("there",), ("there", "more")])
+async def test_nobody_goes_on_waiting_for_a_limit_that_no_longer_holds(
+    bench: Bench, others: tuple[str, ...]
+) -> None:
+    """As after a name was written wrongly, which is one that nobody sets."""
+    for name in ("there", "more"):
+        await bench.limit(name, "10/s")
+    bench.limited("their")
+    lines = bench.lines()
+    for number in range(3):
+        lines.takes(job(number))
+    await bench.clock.sleep_s(5)
+    assert bench.started == []
+    bench.limited(*others)
+    lines.renew([])
+    await bench.until(lambda: len(bench.started) == 3, 1)
+
+
+@pytest.mark.parametrize("limits", [("slow",), ("slow", "loose")])
+async def test_a_limit_that_is_raised_lets_those_go_who_wait(
+    bench: Bench, limits: tuple[str, ...]
+) -> None:
+    await bench.limit("slow", "1/h")
+    await bench.limit("loose", "1000/s")
+    bench.limited(*limits)
+    lines = bench.lines()
+    for number in range(10):
+        lines.takes(job(number))
+    await bench.until(lambda: len(bench.started) == 1, 3)
+    await bench.clock.sleep_s(5)
+    assert len(bench.started) == 1
+    await bench.limit("slow", "100/s")
+    lines.renew(["slow"])
+    await bench.until(lambda: len(bench.started) == 10, 3)
+
+
 async def test_cancelled_lines_leave_nothing(bench: Bench) -> None:
     await bench.limit("limit", "1/s")
     bench.limited("limit")

@@ -708,6 +708,22 @@ async def test_a_probe_that_is_cancelled_gives_its_place_back() -> None:
         assert len(bench.departures.noted) == 6
 
 
+async def test_a_chunk_of_which_one_was_taken_says_that_the_far_side_is_well() -> None:
+    taken = [True]
+
+    async def handler(payloads: list[Any]) -> list[object]:
+        return [None if taken[0] else OSError("refused"), *[OSError("down")] * (len(payloads) - 1)]
+
+    async with bench_of(handler, breaker=BREAKER, chunk=10) as bench:
+        for _ in range(10):
+            await bench.do_together(job(number=1), job(number=2), job(number=3))
+        assert bench.performer.breakers_open() == ()
+        taken[0] = False
+        for _ in range(3):
+            await bench.do_together(job(number=1), job(number=2), job(number=3))
+        assert bench.performer.breakers_open() == ("kind",)
+
+
 async def test_what_is_wrong_with_the_data_does_not_open_a_breaker_and_a_reset_closes_it() -> None:
     error: list[Exception] = [ValueError("bad")]
 

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import threading
 from collections.abc import AsyncIterator, Sequence
+from itertools import pairwise
 from random import Random
 from typing import Any, cast
 from uuid import uuid4
@@ -15,20 +16,22 @@ from mailrace.errors import MisuseError, UnavailableError
 from mailrace.events import Events
 from mailrace.lifecycle import Tasks
 from mailrace.queue import JobState, Place, Rescuer, Step, queue_of
-from mailrace.queue.answers import Fail
+from mailrace.queue.answers import Fail, Retry
 from mailrace.queue.attempts import Result
 from mailrace.queue.finisher import Finisher, ResultRefused, write_apart
 from mailrace.queue.jobrows import JobFilter
 from mailrace.queue.jobs import ClaimedJob, Finished
 from mailrace.queue.journal import Journal, boot_id, read_journal
 from mailrace.queue.kinds import Handlers, check_kind
+from mailrace.queue.limits import LimitRow
 from mailrace.queue.loops import LoopFailed, Loops
 from mailrace.queue.processes import NewProcess, ProcessRow, Vitals
+from mailrace.queue.queuerules import QueueRules
 from mailrace.queue.schedules import ScheduleRow
 from mailrace.queue.session import LEASE_S, Session
 from mailrace.queue.sessions import LeaseLost
 from mailrace.queue.upkeep import Upkeep
-from tests.queue.houses import claim_of, counts, enter, fill
+from tests.queue.houses import add, claim_of, counts, enter, fill
 from tests.queue.houses import ended as records
 from tests.queue.world import World
 from tests.support.clock import VirtualClock
@@ -569,3 +572,90 @@ def test_a_kind_is_one_line_of_text(kind: str) -> None:
 @pytest.mark.parametrize("kind", ["mail.send", "Rechnung für Öl", "a\u00a0b", "👩‍👧"])
 def test_a_kind_may_be_any_text_of_one_line(kind: str) -> None:
     check_kind(kind)
+
+
+async def test_the_place_of_a_job_that_ended_is_taken_at_once(world: World) -> None:
+    """A look that finds nothing, as the queue is full, is no reason to wait for the next one."""
+    handlers = Handlers()
+
+    async def nap(_: object) -> None:
+        await world.clock.sleep_s(0.8)
+
+    handlers.add("kind", nap)
+    await world.store.set_queue(QueueRules(name="default", concurrency=1))
+    await add(world.store, *(f"j{number}" for number in range(10)))
+    async with world.working(handlers):
+        await world.until_counts({JobState.COMPLETED: 10})
+    assert world.clock.monotonic_s() < 10 * 0.9
+
+
+async def test_a_short_retry_is_not_late_where_nothing_else_waits(world: World) -> None:
+    handlers, begun = Handlers(), list[float]()
+
+    async def fail_slowly(_: object) -> Retry | None:
+        begun.append(world.clock.monotonic_s())
+        await world.clock.sleep_s(1.2)
+        return Retry(0.05) if len(begun) < 4 else None
+
+    handlers.add("kind", fail_slowly)
+    await add(world.store, "a")
+    async with world.working(handlers):
+        await world.until_counts({JobState.COMPLETED: 1})
+    assert max(after - before for before, after in pairwise(begun)) < 1.4
+
+
+@pytest.mark.parametrize("heartbeat_s", [0.1, 5.0])
+async def test_a_claim_whose_answer_takes_long_is_not_handed_back(
+    world: World, monkeypatch: pytest.MonkeyPatch, heartbeat_s: float
+) -> None:
+    """However often this process looks for claims of its own that nobody knows of."""
+    claim = world.store.claim
+
+    async def claim_slowly(*args: Any, **choices: Any) -> list[ClaimedJob]:
+        jobs = await claim(*args, **choices)
+        await world.clock.sleep_s(11 if jobs else 0)
+        return jobs
+
+    monkeypatch.setattr(world.store, "claim", claim_slowly)
+    handlers, done = Handlers(), list[object]()
+
+    async def note(payload: object) -> None:
+        done.append(payload)
+
+    handlers.add("kind", note)
+    await add(world.store, *(f"j{number}" for number in range(20)))
+    async with world.working(handlers, heartbeat_s=heartbeat_s):
+        await world.until_counts({JobState.COMPLETED: 20})
+    assert len(done) == 20
+
+
+@pytest.mark.parametrize(("rates", "jobs", "within_s"), [("5/s", 50, 10.5), ("2/s", 20, 10.5)])
+async def test_a_low_limit_is_used(world: World, rates: str, jobs: int, within_s: float) -> None:
+    """Whoever was let go leaves room for the next one to be claimed at once."""
+    handlers = Handlers()
+    handlers.add("kind", _nothing)
+    await world.store.set_limit(LimitRow(name="low", rates=rates))
+    await world.store.set_queue(QueueRules(name="default", limits=("low",)))
+    await add(world.store, *(f"j{number}" for number in range(jobs)))
+    async with world.working(handlers):
+        await world.until_counts({JobState.COMPLETED: jobs})
+    assert world.clock.monotonic_s() < within_s
+
+
+async def test_a_limit_that_is_changed_by_hand_is_known_to_those_who_wait_for_it(
+    world: World,
+) -> None:
+    handlers = Handlers()
+    handlers.add("kind", _nothing)
+    await world.store.set_limit(LimitRow(name="low", rates="1/h"))
+    await world.store.set_queue(QueueRules(name="default", limits=("low",)))
+    await add(world.store, "a", "b", "c")
+    async with world.working(handlers):
+        await world.until(lambda: world.clock.monotonic_s() > 5)
+        await world.store.set_limit(LimitRow(name="low", rates="100/s"))
+        await world.until_counts({JobState.COMPLETED: 3})
+    assert world.clock.monotonic_s() < 10
+
+
+async def _nothing(_: object) -> None:
+    """Does nothing."""

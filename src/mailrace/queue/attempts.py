@@ -61,20 +61,10 @@ class Gate:
         await self._limiter.wait()
         self.permitted = True
 
-    def begin(self) -> None:
-        """Notes that a job which may be run again is begun: whoever finds it counts the death.
+    def start(self) -> None:
+        """Notes that the job is begun, and commits it where it is done at most once.
 
-        Raises:
-            ConflictError: The lease has run out.
-            UnavailableError: The journal cannot be written.
-        """
-        if self.recalled or self.cancelled:
-            raise asyncio.CancelledError
-        self._session.departing(self.job, once=False)
-        self.begun = True
-
-    def commit(self) -> None:
-        """Notes that the far side may have the job from now on.
+        Others may be run again: whoever finds one begun counts the death.
 
         Raises:
             ConflictError: The lease has run out.
@@ -82,8 +72,19 @@ class Gate:
         """
         if self.recalled or self.cancelled:  # its cancel comes with the next wait: too late
             raise asyncio.CancelledError
-        self._session.departing(self.job, once=self.job.once)
-        self.begun = self.committed = True
+        once = self.job.once
+        self._session.departing(self.job, once=once)
+        self.begun, self.committed = True, once
+
+    def commit(self) -> None:
+        """Notes that the far side may have the job from now on, whatever job it is.
+
+        Raises:
+            ConflictError: The lease has run out.
+            UnavailableError: The journal cannot be written.
+        """
+        self.start()
+        self.committed = True
 
     def retract(self) -> None:
         """Nothing was handed over after all; its note in the journal is still to be undone."""

@@ -1,6 +1,7 @@
 """Telling the store which jobs begin, many in one call."""
 
 import asyncio
+from collections.abc import Iterable
 
 from mailrace.errors import ConflictError
 from mailrace.queue.jobs import ClaimedJob
@@ -13,7 +14,8 @@ class Begun:
 
     Whoever rescues a process of another machine cannot read its journal: from these notes it
     knows what was begun and what was only held. Jobs that begin in the same turn of the loop, or
-    while a note is under way, share the next one.
+    while a note is under way, share the next one. A store whose processes can read each other's
+    journals is told nothing.
     """
 
     def __init__(self, store: Claims) -> None:
@@ -28,6 +30,8 @@ class Begun:
             ConflictError: The lease has run out.
             UnavailableError: The store is out of reach; the job must not begin.
         """
+        if not self._store.marks_begun:
+            return
         if not session.alive:
             raise _run_out(job.id)
         noted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -35,6 +39,10 @@ class Begun:
         if self._noting is None or self._noting.done():
             self._noting = asyncio.create_task(self._note_all(session.process_id))
         await noted
+
+    async def note_many(self, session: Session, jobs: Iterable[ClaimedJob]) -> None:
+        """Notes those of them that are better done never than twice; raises what `note` does."""
+        await asyncio.gather(*[self.note(session, job) for job in jobs if job.once])
 
     async def _note_all(self, process_id: int) -> None:
         while self._waiting:

@@ -34,6 +34,11 @@ class Claiming:
         queues: Their names; `*` means all.
         once: Kinds whose jobs become uncertain when an attempt has no result.
         room: How many jobs of a queue and tenant may be claimed now.
+
+    Attributes:
+        begun: How many claims the store was asked for.
+        answered: How many of these are over, in whatever way.
+        due_in_s: When the next job is due, as the last survey says; `None`: none is waiting.
     """
 
     def __init__(
@@ -56,6 +61,7 @@ class Claiming:
         self._ageing_s = ageing_s
         self._flows: list[Flow] = []
         self._surveyed_s = -inf
+        self.begun = self.answered = 0
         self.due_in_s: float | None = None
 
     def look_again(self) -> None:
@@ -95,15 +101,18 @@ class Claiming:
     async def _take(
         self, process_id: int, wants: list[Want], add: Callable[[list[ClaimedJob]], None]
     ) -> int:
+        self.begun += 1
         claiming = asyncio.create_task(self._store.claim(process_id, wants, once=self._once))
         try:
             jobs = await asyncio.shield(claiming)
+            self._forget_short(wants, jobs)
+            add(jobs)
         except asyncio.CancelledError:
             with contextlib.suppress(MailraceError):
                 add(await claiming)
             raise
-        self._forget_short(wants, jobs)
-        add(jobs)
+        finally:
+            self.answered = self.begun  # one at a time
         return len(jobs)
 
     def _forget_short(self, wants: list[Want], jobs: list[ClaimedJob]) -> None:

@@ -82,11 +82,8 @@ class Drafting:
         name, payload_type, queue = self._kind(kind)
         first = _checked(name, queue, choices)
         encoded = self._sealed(name, [payload_type.encode(payload) for payload in payloads])
-        if len(encoded) == 1:
-            return [msgspec.structs.replace(first, payload=msgspec.Raw(encoded[0]))]
-        shared = {field: getattr(first, field) for field in first.__struct_fields__}
-        del shared["payload"]
-        return [NewJob(payload=msgspec.Raw(payload), **shared) for payload in encoded]
+        replace = msgspec.structs.replace
+        return [replace(first, payload=msgspec.Raw(payload)) for payload in encoded]
 
     def _kind(self, kind: str | Callable[..., Any]) -> tuple[str, PayloadType, str]:
         if callable(kind):

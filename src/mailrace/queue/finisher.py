@@ -36,6 +36,7 @@ class Finisher:
         trouble: Why the last try failed, if it did.
         refused: Records that came too late: their leases had gone.
         on_refused: Told of each record that the store would not take.
+        on_written: Called when some were written: what waited for them may be due.
     """
 
     def __init__(self, store: Store, clock: Clock) -> None:
@@ -49,6 +50,7 @@ class Finisher:
         self.trouble: UnavailableError | None = None
         self.refused = 0
         self.on_refused: Callable[[ResultRefused], object] | None = None
+        self.on_written: Callable[[], object] | None = None
 
     def add(self, session: Session, record: Finished) -> None:
         self._waiting.append((session, record))
@@ -122,6 +124,8 @@ class Finisher:
         else:
             self._some.clear()
             self._resting.set()
+        if self.on_written is not None:
+            self.on_written()
 
 
 async def write_apart(

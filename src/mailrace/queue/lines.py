@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from math import inf
 from typing import Final
@@ -28,10 +28,11 @@ RulesOf = Callable[[str], QueueRules]
 class _Line:
     """Those of one queue and tenant who wait."""
 
-    __slots__ = ("jobs", "task")
+    __slots__ = ("jobs", "limits", "task")
 
     def __init__(self) -> None:
         self.jobs: deque[int] = deque()
+        self.limits: Mapping[str, str] = {}
         self.task: asyncio.Task[None] | None = None
 
 
@@ -101,8 +102,26 @@ class Lines:
             line = self._lines[place] = _Line()
         line.jobs.append(job.id)
         if line.task is None:
-            line.task = asyncio.create_task(self._let_through(place, line))
+            self._begin(place, line)
         return True
+
+    def renew(self, changed: Collection[str]) -> None:
+        """The rules may be others: nobody goes on waiting for a limit that no longer holds.
+
+        Args:
+            changed: Limits that have other rates: the slots taken of them are given up.
+        """
+        for name in changed:
+            self._limiters.pop(name, None)
+            self._together.forget(name)
+        for place, line in self._lines.items():
+            others = line.limits != self._limits(*place)
+            if line.task is not None and (others or not line.limits.keys().isdisjoint(changed)):
+                line.task.cancel()
+                self._begin(place, line)
+
+    def _begin(self, place: tuple[str, str], line: _Line) -> None:
+        line.task = asyncio.create_task(self._let_through(place, line))
 
     def is_late(self, job: ClaimedJob) -> bool:
         """Whether the slots that a job was let go with are too old by now.
@@ -134,13 +153,15 @@ class Lines:
         try:
             while line.jobs:
                 # Asked for each: a line that is never empty would go on under old rules.
-                until_s = await self._wait_for_all(self._limits(*place))
+                line.limits = self._limits(*place)
+                until_s = await self._wait_for_all(line.limits)
                 if line.jobs:
                     job_id = line.jobs.popleft()
                     self._until_s[job_id] = until_s
                     self._start(job_id)
         finally:
-            line.task = None
+            if line.task is asyncio.current_task():  # else another has begun in its place
+                line.task = None
             if self._lines.get(place) is line and not line.jobs:
                 del self._lines[place]
 

@@ -61,7 +61,7 @@ class PayloadType:
                 f"the payload has {len(raw)} bytes, and {most_bytes} are allowed",
                 hint="store it elsewhere and put its address into the job",
             )
-        if raw.count(b"[") + raw.count(b"{") > DEPTH_MAX and _depth(raw) > DEPTH_MAX:
+        if len(raw) > DEPTH_MAX and _brackets(raw) > DEPTH_MAX and _depth(raw) > DEPTH_MAX:
             raise MisuseError(
                 f"the payload is nested more than {DEPTH_MAX} deep", hint="make it flatter"
             )
@@ -249,6 +249,10 @@ def _leaf_problem(item: object) -> tuple[str, str]:
     except (ValueError, OverflowError) as error:
         return f"cannot be written: {_line(error)}", "give a text in its place"
     return "", ""
+
+
+def _brackets(raw: bytes) -> int:
+    return raw.count(b"[") + raw.count(b"{")
 
 
 def _depth(raw: bytes) -> int:

@@ -2,9 +2,9 @@
 
 import asyncio
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from random import Random
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
@@ -22,6 +22,7 @@ from mailrace.queue.kinds import Handlers, JobInfo, Kind
 from mailrace.queue.sealing import Sealer, looks_sealed
 from mailrace.queue.states import Step
 
+_T = TypeVar("_T")
 # What a worker that does not know a kind leaves to those that do.
 _UNKNOWN_S: Final = 30.0
 # Results beyond this are not for a queue to keep.
@@ -111,15 +112,15 @@ class Performer:
         except (RejectedError, UnavailableError, MisuseError) as error:
             return _unreadable(error)
         breaker = self._breakers.get(kind.name)
-        if breaker is not None:
-            return await self._guarded(breaker, kind, job, gate, payload)
-        return await self._perform(kind, job, gate, payload)
+        if breaker is None:
+            return await self._perform(kind, job, gate, payload)
+        wait_s = breaker.wait_s(self._clock.monotonic_s())
+        if wait_s > 0:
+            return self._put_off(wait_s)
+        return await self._behind(breaker, self._perform(kind, job, gate, payload), _is_well)
 
     async def _perform(self, kind: Kind, job: ClaimedJob, gate: Gate, payload: Any) -> Result:
-        if job.once:
-            gate.commit()
-        else:
-            gate.begin()
+        gate.start()
         try:
             if kind.plain:
                 value = await kind.function(payload)
@@ -134,32 +135,26 @@ class Performer:
             return self._failed(kind, job, error)  # raising is a failed attempt, whatever it is
         return _DONE if value is None else self._answered(kind, job, value)
 
-    async def _guarded(
-        self, breaker: Breaker, kind: Kind, job: ClaimedJob, gate: Gate, payload: Any
-    ) -> Result:
-        """An attempt behind a breaker: put off while it is open, its end told to it."""
-        wait_s = breaker.wait_s(self._clock.monotonic_s())
-        if wait_s > 0:
-            return self._put_off(wait_s)
+    async def _behind(
+        self, breaker: Breaker, attempt: Awaitable[_T], is_well: Callable[[_T], bool]
+    ) -> _T:
+        """An attempt that a breaker lets through, and whose end it is told."""
         ticket = breaker.enter(self._clock.monotonic_s())
         try:
-            result = await self._perform(kind, job, gate, payload)
+            found = await attempt
         except BaseException:
             breaker.released(ticket)
             raise
-        self._tell(breaker, ticket, well=result.category not in _FAR_SIDE)
-        return result
+        now_s = self._clock.monotonic_s()
+        if is_well(found):
+            breaker.succeeded(ticket, now_s)
+        else:
+            breaker.failed(ticket, now_s, self._rng.random())
+        return found
 
     def _put_off(self, wait_s: float) -> Result:
         wait_s += self._rng.random()  # or all of them would come back in the same moment
         return Result(Step.SNOOZE, "breaker open", "the kind is not tried for now", wait_s)
-
-    def _tell(self, breaker: Breaker, ticket: int, *, well: bool) -> None:
-        now_s = self._clock.monotonic_s()
-        if well:
-            breaker.succeeded(ticket, now_s)
-        else:
-            breaker.failed(ticket, now_s, self._rng.random())
 
     async def together(self, jobs: Sequence[ClaimedJob], gates: Sequence[Gate]) -> list[Result]:
         kind = self._kinds[jobs[0].kind]
@@ -173,10 +168,11 @@ class Performer:
             for gate in gates:  # the handler is not called, and none of them has gone out
                 gate.retract()
             raise
-        if given and breaker is not None:
-            results |= await self._guarded_chunk(breaker, kind, given)
-        elif given:
-            results |= await self._chunk(kind, given)
+        if given:
+            attempt = self._chunk(kind, given)
+            if breaker is not None:
+                attempt = self._behind(breaker, attempt, _is_one_well)
+            results |= await attempt
         return [results[job.id] for job in jobs]
 
     def _begin_chunk(
@@ -192,25 +188,8 @@ class Performer:
             except (RejectedError, UnavailableError, MisuseError) as error:
                 results[job.id] = _unreadable(error)
                 continue
-            if job.once:
-                gate.commit()
-            else:
-                gate.begin()
+            gate.start()
         return given, results
-
-    async def _guarded_chunk(
-        self, breaker: Breaker, kind: Kind, given: list[tuple[ClaimedJob, Any]]
-    ) -> dict[int, Result]:
-        ticket = breaker.enter(self._clock.monotonic_s())
-        try:
-            results = await self._chunk(kind, given)
-        except BaseException:
-            breaker.released(ticket)
-            raise
-        # The far side is well if it took one of them.
-        well = any(result.category not in _FAR_SIDE for result in results.values())
-        self._tell(breaker, ticket, well=well)
-        return results
 
     async def _chunk(self, kind: Kind, given: list[tuple[ClaimedJob, Any]]) -> dict[int, Result]:
         payloads = [payload for _, payload in given]
@@ -319,6 +298,15 @@ class Performer:
             return Result(Step.FAIL, reason, detail, category=category)
         at_once = kind.at_once and job.attempt == 1 and is_out_of_reach(kind, error)
         return Result(Step.RETRY, reason, detail, 0.0 if at_once else decision.at_s, category)
+
+
+def _is_well(result: Result) -> bool:
+    return result.category not in _FAR_SIDE
+
+
+def _is_one_well(results: Mapping[int, Result]) -> bool:
+    """The far side is well if it took one of them."""
+    return any(_is_well(result) for result in results.values())
 
 
 def _reason(answer: Answer, *, otherwise: str = "") -> tuple[str, str]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from mailrace.errors import MailraceError
@@ -18,12 +18,18 @@ _COOL_DOWN_S: Final = 1.0
 
 
 class RuleBook:
-    """Reads the rules now and then, and answers from memory."""
+    """Reads the rules now and then, and answers from memory.
+
+    Attributes:
+        on_read: Called after each time, with the limits that have other rates than the time before.
+    """
 
     def __init__(self, store: Rules) -> None:
         self._store = store
         self._rules: dict[str, QueueRules] = {}
         self._templates: dict[str, LimitRow] = {}
+        self._rates: dict[str, tuple[str, float]] = {}
+        self.on_read: Callable[[set[str]], object] | None = None
         self._read = False
         self._slowing: set[asyncio.Task[None]] = set()
 
@@ -48,10 +54,16 @@ class RuleBook:
     async def turn(self) -> float:
         """Reads them once."""
         self._rules = {rules.name: rules for rules in await self._store.queue_rules()}
-        wanted = {name for rules in self._rules.values() for name in rules.limits}
-        if any(map(is_template, wanted)):
+        limits: list[LimitRow] = []
+        if any(rules.limits for rules in self._rules.values()):
             limits = await self._store.limits()
-            self._templates = {limit.name: limit for limit in limits if is_template(limit.name)}
+        self._templates = {limit.name: limit for limit in limits if is_template(limit.name)}
+        before = self._rates
+        self._rates = {limit.name: (limit.rates, limit.margin) for limit in limits}
+        if self.on_read is not None:
+            self.on_read(
+                {name for name, now in self._rates.items() if before.get(name, now) != now}
+            )
         self._read = True
         return _EVERY_S
 

@@ -112,9 +112,9 @@ class Runner:
             wake=self._wake,
             events=events,
             on_fault=self.stop,
-            begun=Begun(store) if store.marks_begun else None,
+            begun=Begun(store),
         )
-        self._strays = Strays(store, self._workers, self.finisher, clock)
+        self._strays = Strays(store, self._workers, self.finisher, self._claiming, clock)
         self._sessions = Sessions(
             store,
             settings.place,
@@ -140,11 +140,8 @@ class Runner:
     def stop(self) -> None:
         """Finishes what the far side may have, recalls the rest, and ends. Idempotent."""
         self._end = self._end or End.STOPPED
-        self._take_no_more()
-        self._wake.set()
-
-    def _take_no_more(self) -> None:
         self._stopping.set()
+        self._wake.set()
 
     async def run(self) -> End:
         """Works until every job of the batch is final, or `stop` is called.
@@ -180,7 +177,7 @@ class Runner:
             self._end_if_stuck()
 
     async def _let_finish(self) -> None:
-        self._take_no_more()
+        self._stopping.set()
         self._workers.recall()
         await self._workers.finish()
 
@@ -197,10 +194,12 @@ class Runner:
         """Claims what the workers want; false when nothing is available."""
         wanted = self._workers.wanted()
         try:
-            return bool(await self._claiming.claim(session.process_id, wanted, self._workers.add))
+            taken = await self._claiming.claim(session.process_id, wanted, self._workers.add)
         except ConflictError:
             session.expire()
             return True
+        self._workers.claimed(taken)
+        return taken > 0
 
     async def _until_woken(self) -> None:
         """Until the stock runs low, a worker is stuck or the run is to stop; not much longer."""
@@ -239,7 +238,7 @@ class Runner:
 
     async def _wind_up(self, clerk: Tasks) -> None:
         """Hands back what was not begun, and leaves the books in order."""
-        self._take_no_more()
+        self._stopping.set()
         await self._sessions.end(clerk)
 
 

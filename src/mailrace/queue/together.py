@@ -41,6 +41,10 @@ class Together:
         """From one departure to the next under these limits, as last told; 0 before that."""
         return self._intervals_s.get(tuple(limits), 0.0)
 
+    def forget(self, name: str) -> None:
+        """A limit is another one: nothing is known of its slots."""
+        self._not_before_s.pop(name, None)
+
     async def wait(self, limits: Mapping[str, str]) -> float:
         """Waits for a slot of each; returns until when, on the monotonic clock, they may be used.
 

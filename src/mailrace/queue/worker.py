@@ -5,6 +5,7 @@ import os
 import socket
 import traceback
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from random import Random
 from typing import Final
@@ -24,6 +25,7 @@ from mailrace.queue.jobs import ClaimedJob
 from mailrace.queue.kinds import Handlers
 from mailrace.queue.lines import Lines
 from mailrace.queue.loops import Loops, pause
+from mailrace.queue.memory import MEMORY_S, MemoryUsedUp, MemoryWatch
 from mailrace.queue.orders import Orders
 from mailrace.queue.performing import Performer
 from mailrace.queue.processes import NewProcess, ProcessState, Vitals
@@ -43,10 +45,8 @@ from mailrace.queue.workers import Workers
 
 __all__ = ["Worker", "WorkerSettings"]
 
-# So often in the length of a lease it looks for processes that are gone.
-_RESCUES: Final = 5
 # Nothing is due: asked again so soon at first, and twice as late each time.
-_POLL_MIN_S: Final = 0.01
+_POLL_MIN_S: Final = 0.05
 _POLL_MAX_S: Final = 1.0
 # The same where no wake-ups arrive, as behind PgBouncer.
 _POLL_DEAF_MAX_S: Final = 0.25
@@ -111,7 +111,7 @@ class Worker:
             events=events,
             on_fault=self.drain,
             cancel_grace_s=_CANCEL_GRACE_S,
-            begun=Begun(store) if store.marks_begun else None,
+            begun=Begun(store),
         )
         self._lines = self._workers.lines = Lines(
             store,
@@ -150,13 +150,20 @@ class Worker:
             events=events,
             vitals=self.vitals,
             lease_s=settings.lease_s,
+            heartbeat_s=settings.beat_s,
         )
         self._rescuer = Rescuer(store, place, clock)
-        self._strays = Strays(store, self._workers, self._finisher, clock)
+        self._rules.on_read = self._lines.renew
+        self._finisher.on_written = self._workers.look_again
+        self._strays = Strays(store, self._workers, self._finisher, self._claiming, clock)
         self._loops = Loops(clock, rng, events)
         self._orders = Orders(store, self)
         alerts = {"alerts": (EVERY_S, Watching(store, events).turn)}
         self._upkeep = Upkeep(store, clock, keep_s=settings.keep_s, others=alerts)
+        self._memory: MemoryWatch | None = None
+        if settings.memory_max_bytes is not None:
+            self._memory = MemoryWatch(settings.memory_max_bytes, clock=clock)
+        self._used_up: MemoryUsedUp | None = None
 
     @property
     def process_id(self) -> int | None:
@@ -193,7 +200,9 @@ class Worker:
         )
 
     def _trouble(self) -> str:
-        """What is in the way: of the jobs, of claiming them, of holding them; empty for nothing."""
+        """What is in the way: memory, the jobs, claiming or holding them; empty for nothing."""
+        if self._used_up is not None:
+            return self._used_up.trouble
         session = self._workers.session
         error = self._workers.tally.trouble or self._loops.faults.get("claim")
         if error is None and session is not None:
@@ -222,7 +231,6 @@ class Worker:
         self._workers.pause()
         session = self._workers.session
         if session is not None and session.alive:
-            self._lines.forget()
             self._sessions.hand_back(session)  # others can do it
 
     def resume(self) -> None:
@@ -276,6 +284,8 @@ class Worker:
         self._loops.start("wake-ups", self._listen, timed=False)
         if self._settings.upkeep:
             self._loops.start("upkeep", self._upkeep_turn)
+        if self._memory is not None:
+            self._loops.start("memory", partial(self._memory_turn, self._memory))
 
     async def _claim_turn(self) -> float:
         """Keeps the workers supplied; returns how long to wait when there is nothing to do."""
@@ -293,6 +303,7 @@ class Worker:
         except ConflictError:
             session.expire()
             return 0.0
+        self._workers.claimed(taken)
         if taken:
             self._poll_s = _POLL_MIN_S
             return 0.0
@@ -329,7 +340,7 @@ class Worker:
         jobs += await self._rescuer.rescue(own=session.process_id)
         if jobs:
             self._events.emit(Rescued(jobs=jobs))
-        return self._settings.lease_s / _RESCUES
+        return self._settings.beat_s
 
     async def _orders_turn(self) -> float:
         await self._orders.turn()
@@ -342,6 +353,16 @@ class Worker:
     async def _upkeep_turn(self) -> float:
         await self._upkeep.turn()
         return _UPKEEP_S
+
+    async def _memory_turn(self, memory: MemoryWatch) -> float:
+        # One that is paused stays: whoever took its place would know nothing of the pause.
+        if self.state is not ProcessState.WORKING:
+            memory.forget()
+        elif (used_up := memory.look()) is not None:
+            self._used_up = used_up
+            self._events.emit(used_up)
+            self.drain(restart=True)
+        return MEMORY_S
 
     def _places(self) -> dict[str, str]:
         """What tells it from other processes, for limits of its own."""

@@ -16,6 +16,7 @@ from mailrace.queue.finisher import Finisher
 from mailrace.queue.jobs import ClaimedJob
 from mailrace.queue.loops import pause
 from mailrace.queue.session import Session
+from mailrace.queue.slices import Slices
 from mailrace.queue.stock import Stock
 from mailrace.queue.supply import Supply
 
@@ -25,9 +26,6 @@ if TYPE_CHECKING:
 # A worker whose far side cannot be reached pauses so long, doubling up to a minute.
 _PAUSE_S = 1.0
 _PAUSE_MAX_S = 60.0
-# A worker whose jobs never wait for anything makes room for others after so long: short enough that
-# a turn of all workers does not hold up what supplies them (benchmarks/bench_queue.py).
-_SLICE_S = 0.0001
 _FOR_EVER_S = 1e9
 
 
@@ -43,7 +41,7 @@ class Workers:
 
     Args:
         chunks: Does jobs of its kinds, many at a time, instead of the handler.
-        begun: Told of `once` jobs before they begin; `None` where the journal says enough.
+        begun: Told of `once` jobs before they begin.
         cancel_grace_s: How long a cancelled handler may take to end; by default all the time it
             wants, as only it knows whether the far side has the job.
         on_fault: Called when something fails here that is no handler's doing.
@@ -63,8 +61,8 @@ class Workers:
         wake: asyncio.Event,
         events: Events,
         on_fault: Callable[[], None],
+        begun: Begun,
         chunks: Chunks | None = None,
-        begun: Begun | None = None,
         cancel_grace_s: float = _FOR_EVER_S,
     ) -> None:
         self._pool = Pool(
@@ -77,12 +75,12 @@ class Workers:
             clock=clock,
         )
         self._supply = Supply(workers, buffer)
+        self._slices = Slices(clock)
         self._handler = handler
         self._limiter = limiter
         self._clock = clock
         self._stopping = stopping
         self._wake = wake
-        self._events = events
         self._on_fault = on_fault
         self._size = workers
         self._turns = 0
@@ -93,7 +91,8 @@ class Workers:
         self._endings = Endings(finisher, retry, clock, events, again=lambda job: self.add([job]))
         self._begun = begun
         self.lines: Lines | None = None
-        self._under_way: dict[int, tuple[Job[None], list[Gate]]] = {}
+        self._at_work: dict[int, Job[None]] = {}
+        self._under_way: dict[int, list[Gate]] = {}
         # Jobs that were in hand when a process died go one at a time: only the one that kills is in
         # hand when that happens again, and the others do not die with it three times.
         self._suspects = asyncio.Lock()
@@ -121,19 +120,28 @@ class Workers:
         """How many jobs the claim that now follows should ask for; to be asked once a claim."""
         return self._supply.wanted(len(self._stock), self._clock.monotonic_s())
 
+    def claimed(self, jobs: int) -> None:
+        """Notes what a claim brought."""
+        self._supply.claimed(jobs, self._clock.monotonic_s())
+
+    def look_again(self) -> None:
+        """Has more be claimed if there are no jobs: some may be due that were not before."""
+        self._supply.look_again()
+        if not self._stock:
+            self._wake.set()
+
     def add(self, jobs: Iterable[ClaimedJob]) -> None:
-        """Takes in what was claimed, first in, first out."""
+        """Takes in jobs, first in, first out: claimed ones, and those that are to wait again."""
         stock, lines = self._stock, self.lines
         for job in jobs:
             stock.hold(job)
             if lines is None or not lines.takes(job):
                 stock.make_ready(job.id)
-        if stock:
-            self._supply.filled(self._clock.monotonic_s())
-            self._call()
+        self._call()
 
     def start_job(self, job_id: int) -> None:
-        """Has a job run that waited for its limits; nothing if it was given up meanwhile."""
+        """Has a job run that waited for its limits, which leaves room for another one to wait."""
+        self._supply.look_again()
         if self._stock.make_ready(job_id):
             self._call()
 
@@ -159,7 +167,7 @@ class Workers:
     @property
     def committed(self) -> int:
         """Attempts that the far side may have by now."""
-        return sum(gate.committed for _, gates in self._under_way.values() for gate in gates)
+        return sum(gate.committed for gates in self._under_way.values() for gate in gates)
 
     @property
     def under_way(self) -> int:
@@ -168,30 +176,27 @@ class Workers:
 
     def known(self) -> set[tuple[int, int]]:
         """The claims that it has in stock or in hand, by job and lease."""
-        begun = (gate.job for _, gates in self._under_way.values() for gate in gates)
+        begun = (gate.job for gates in self._under_way.values() for gate in gates)
         return {(job.id, job.lease) for job in (*self._stock.held(), *begun)}
 
     def recall(self) -> None:
         """Ends the attempts that are not committed; their jobs go back into the stock."""
-        for job, gates in tuple(self._under_way.values()):
+        for number, gates in tuple(self._under_way.items()):
             if not any(gate.committed for gate in gates):
                 for gate in gates:
                     gate.recalled = True
-                job.cancel()
+                self._at_work[number].cancel()
 
     def cancel_jobs(self, ids: Collection[int]) -> None:
         """Ends jobs for good, as somebody asked; one that is committed goes on to its end."""
         for job_id in ids:
-            self._cancel_held(job_id)
-        for job, gates in tuple(self._under_way.values()):
+            held = self._stock.take_out(job_id)
+            if held is not None and self.session is not None and self.session.alive:
+                self._endings.cancelled(self.session, held)
+        for number, gates in tuple(self._under_way.items()):
             if len(gates) == 1 and gates[0].job.id in ids and not gates[0].committed:
                 gates[0].cancelled = True
-                job.cancel()
-
-    def _cancel_held(self, job_id: int) -> None:
-        job = self._stock.take_out(job_id)
-        if job is not None and self.session is not None and self.session.alive:
-            self._endings.cancelled(self.session, job)
+                self._at_work[number].cancel()
 
     async def finish(self, within_s: float | None = None) -> None:
         """Begins no more attempts and waits until those under way have ended.
@@ -222,10 +227,11 @@ class Workers:
 
     async def _turn(self) -> None:
         """One job after the other, until there is none or something stops it."""
-        worker = current_job().worker
-        assert worker is not None
+        turn = current_job()
+        assert turn.worker is not None
         try:
-            await self._work_off(worker.number)
+            self._at_work[turn.worker.number] = turn
+            await self._work_off(turn.worker.number)
         except asyncio.CancelledError:
             raise
         except BaseException as error:
@@ -233,12 +239,13 @@ class Workers:
             self._on_fault()
             raise
         finally:
+            del self._at_work[turn.worker.number]
             self._turns -= 1
             self._call()
 
     async def _work_off(self, number: int) -> None:
         """The hot path of the queue (benchmarks/bench_queue.py)."""
-        now, until_s = self._clock.monotonic_s, self._clock.monotonic_s() + _SLICE_S
+        now, slices = self._clock.monotonic_s, self._slices
         while (job := self._next()) is not None:
             session = self.session
             if session is None or not session.alive:
@@ -251,15 +258,14 @@ class Workers:
                 stay = await self._attempt(session, job, number)
             if not stay:
                 return
-            if now() >= until_s:
-                await asyncio.sleep(0)
-                until_s = now() + _SLICE_S
+            if now() >= slices.until_s:
+                await slices.next()
 
     def _next(self) -> ClaimedJob | None:
         if self._paused or self._stopping.is_set():
             return None
         job = self._stock.take()
-        if self.low:
+        if self._supply.calls(len(self._stock)):
             self._wake.set()
         return job
 
@@ -270,7 +276,7 @@ class Workers:
             Whether the turn may go on: not if it was to be cancelled, as that may still be coming.
         """
         gate = Gate(job, self._limiter, session)
-        self._under_way[number] = current_job(), [gate]
+        self._under_way[number] = [gate]
         tally = self.tally
         tally.in_hand += 1
         try:
@@ -287,16 +293,13 @@ class Workers:
     async def _attempt_chunk(self, session: Session, first: ClaimedJob, number: int) -> bool:
         """Runs a chunk handler once, for the job and others of its kind that are ready."""
         assert self._chunks is not None
-        most = 1 if first.deaths else self._chunk_sizes[first.kind]
-        more = self._stock.take_more(first.kind, most - 1)
-        self.add([job for job in more if job.deaths])  # alone, when its turn comes
-        more = [job for job in more if not job.deaths]
+        more = self._more_like(first)
         jobs = [first, *(job for job in more if not self._endings.is_over(session, job, number))]
         gates = [Gate(job, self._limiter, session) for job in jobs]
-        self._under_way[number] = current_job(), gates
+        self._under_way[number] = gates
         self.tally.in_hand += (in_hand := len(jobs))
         try:
-            await self._note_begun(session, jobs)
+            await self._begun.note_many(session, jobs)
             await self._keep_in_time(jobs, gates)
             async with self._suspects if first.deaths else contextlib.nullcontext():
                 results = await self._chunks.together(jobs, gates)
@@ -324,10 +327,14 @@ class Workers:
             self._end_of_chunk(session, gate, result, number)
         return not any(gate.recalled or gate.cancelled for gate in gates)
 
-    async def _note_begun(self, session: Session, jobs: list[ClaimedJob]) -> None:
-        if self._begun is not None:
-            notes = [self._begun.note(session, job) for job in jobs if job.once]
-            await asyncio.gather(*notes)
+    def _more_like(self, first: ClaimedJob) -> list[ClaimedJob]:
+        """Takes out others that go into one chunk with it; those that go alone go back."""
+        most = 1 if first.deaths else self._chunk_sizes[first.kind]
+        more = self._stock.take_more(first.kind, most - 1)
+        if suspects := [job for job in more if job.deaths]:
+            self.add(suspects)  # alone, when its turn comes
+            more = [job for job in more if not job.deaths]
+        return more
 
     def _end_of_chunk(self, session: Session, gate: Gate, result: Result, number: int) -> None:
         """Writes down one of a chunk's results; one that is none costs the others nothing."""
@@ -339,7 +346,7 @@ class Workers:
             self._endings.answered(session, gate.job, result, record, number)
 
     async def _keep_in_time(self, jobs: list[ClaimedJob], gates: list[Gate]) -> None:
-        """Has those wait in line once more whose slots are too old.
+        """Takes out those whose slots are too old: they wait in line once more.
 
         They are not waited for here: all of a chunk would go in the moment of the last one's slot.
         """
@@ -361,7 +368,7 @@ class Workers:
         """Runs the handler once; false when the far side cannot be reached."""
         lines = self.lines
         try:
-            if self._begun is not None and job.once:
+            if job.once:
                 await self._begun.note(session, job)
             if lines is not None and lines.is_late(job):
                 await lines.wait(job)
