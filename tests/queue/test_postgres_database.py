@@ -14,8 +14,13 @@ from mailrace.queue.flows import Want
 from mailrace.queue.jobs import NewJob
 from mailrace.queue.processes import NewProcess, Vitals
 from mailrace.queue.stores.postgres import PostgresStore
+from mailrace.queue.stores.postgres.database import connect
 from mailrace.queue.stores.postgres.dsn import address
 from mailrace.queue.stores.postgres.migrate import migrate
+from mailrace.queue.stores.postgres.plans import FRESH_S, Plans
+from tests.support.clock import VirtualClock
+from tests.support.pgbouncer import PgBouncer
+from tests.support.pgbouncer import available as no_pgbouncer
 from tests.support.postgres import PostgresServer, available
 
 URL = "postgresql://ann:s3cret@db.example:5433/mail"
@@ -269,7 +274,8 @@ async def test_a_cancelled_call_leaves_the_postgres_connections_usable(
         holder.execute("LOCK TABLE mailrace.jobs")
         calls = [asyncio.create_task(store.enqueue([job()])) for _ in range(3)]
         with psycopg.connect(postgres_dsn, autocommit=True) as watcher:
-            await until(watcher, f"SELECT pid {WAITING}")
+            # Both that have a connection: before, there may be nothing that can be cancelled.
+            await until(watcher, f"SELECT true {WAITING} HAVING count(*) = 2")
         for call in calls:
             call.cancel()
         await asyncio.gather(*calls, return_exceptions=True)
@@ -295,16 +301,7 @@ async def test_a_closed_postgres_store_says_so(store: PostgresStore) -> None:
         await store.enqueue([job()])
 
 
-async def test_nothing_of_ours_stays_in_a_postgres_session(postgres_dsn: str) -> None:
-    """A pooler hands each transaction to another session: there is nothing to find in them."""
-    migrate(postgres_dsn)
-    store = PostgresStore(postgres_dsn)
-    async with store.work.connection() as connection:
-        # Those of the language appear with the first function that is called.
-        settings = (
-            "SELECT name, setting FROM pg_settings WHERE category NOT LIKE 'Customized%' ORDER BY 1"
-        )
-        before = await (await connection.execute(settings)).fetchall()
+async def use(store: PostgresStore) -> None:
     process_id = await store.register(NewProcess(journal="journal"), 30.0)
     for _ in range(10):  # psycopg prepares what was run five times
         await store.enqueue([job(unique="one")])
@@ -313,11 +310,33 @@ async def test_nothing_of_ours_stays_in_a_postgres_session(postgres_dsn: str) ->
         await store.survey(["*"])
         await store.queue_figures()
         await store.tidy()
+
+
+async def prepared(store: PostgresStore) -> set[str]:
+    """What is prepared on the connection that is used next."""
+    async with store.work.connection() as connection:
+        cursor = await connection.execute("SELECT statement FROM pg_prepared_statements")
+        return {text.split("(")[0].strip() for (text,) in await cursor.fetchall()}
+
+
+async def test_nothing_of_ours_stays_in_a_postgres_session(postgres_dsn: str) -> None:
+    """A pooler hands each transaction to another session: no setting, lock or table is in one.
+
+    Statements are prepared where no pooler stands in between.
+    """
+    migrate(postgres_dsn)
+    store = PostgresStore(postgres_dsn)
+    async with store.work.connection() as connection:
+        # Those of the language appear with the first function that is called.
+        settings = (
+            "SELECT name, setting FROM pg_settings WHERE category NOT LIKE 'Customized%' ORDER BY 1"
+        )
+        before = await (await connection.execute(settings)).fetchall()
+    await use(store)
     async with store.work.connection() as one, store.work.connection() as other:
         for connection in (one, other):
             assert await (await connection.execute(settings)).fetchall() == before
             for query in (
-                "SELECT * FROM pg_prepared_statements",
                 "SELECT * FROM pg_cursors",
                 "SELECT pg_listening_channels()",
                 "SELECT * FROM pg_locks WHERE locktype = 'advisory'",
@@ -325,3 +344,45 @@ async def test_nothing_of_ours_stays_in_a_postgres_session(postgres_dsn: str) ->
             ):
                 assert await (await connection.execute(query.encode())).fetchall() == []
     await store.close()
+
+
+async def test_what_a_worker_asks_all_the_time_is_planned_once_by_postgres(
+    store: PostgresStore,
+) -> None:
+    for _ in range(10):
+        await store.survey(["default"])
+        await store.processes()  # asked now and then
+    assert len(await prepared(store)) == 1
+
+
+async def test_postgres_plans_anew_once_a_second_as_tables_grow(
+    postgres_dsn: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = VirtualClock()
+    plans = Plans(clock.monotonic_s)
+    async with await connect(postgres_dsn) as connection:
+        asked: list[tuple[float, object]] = []
+
+        async def noted(query: object) -> object:
+            asked.append((clock.monotonic_s(), query))
+            return await execute(query)
+
+        await plans.begin(connection)
+        execute: Any = connection.execute
+        monkeypatch.setattr(connection, "execute", noted)
+        for _ in range(10):
+            await plans.renew(connection)
+            clock.move_to(clock.monotonic_s() + FRESH_S / 4)
+    assert asked == [(1.0, "DISCARD PLANS"), (2.0, "DISCARD PLANS")]
+
+
+@pytest.mark.skipif(no_pgbouncer() is not None, reason=str(no_pgbouncer()))
+async def test_behind_a_pooler_nothing_is_prepared_on_postgres(
+    postgres_server: PostgresServer, postgres_dsn: str
+) -> None:
+    migrate(postgres_dsn)
+    with PgBouncer(postgres_server) as pooler:
+        store = await PostgresStore.open(pooler.dsn(postgres_dsn.rpartition("/")[2]))
+        await use(store)
+        assert await prepared(store) == set()
+        await store.close()

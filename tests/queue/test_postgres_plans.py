@@ -36,6 +36,14 @@ SELECT 1000000 + n, 'failed', now(), now(), now(), n, n % 100, 0, 1, 0, 0, 'q1',
     'reason', '', '{{}}'
 FROM generate_series(1, {WAITING}) AS n;
 """
+_COMPLETED = f"""
+INSERT INTO mailrace.jobs_completed (
+    id, ended_at, created_at, run_at, lease, priority, attempt, deaths, snoozes, queue, tenant,
+    kind, reason, detail, payload
+)
+SELECT n, now(), now(), now(), n, 0, 1, 0, 0, 'q1', '', 'kind', '', '', '{{}}'
+FROM generate_series(1, {WAITING}) AS n;
+""".encode()
 _RECORDS = '[{"id": 100001, "lease": 1, "step": "complete"}]'
 _VALUES: dict[str, dict[str, Any]] = {
     "claim": {
@@ -51,6 +59,8 @@ _VALUES: dict[str, dict[str, Any]] = {
     "process_retire": {"process_id": 1},
     "report": {"batch_id": 7},
     "reasons": {"batch_id": 7},
+    "payloads": {"after_id": 50_000, "limit": 500, "most_bytes": 1_000_000},
+    "payload_replace": {"ids": [7, 100_001, 1_000_007], "leases": [0] * 3, "payloads": ["{}"] * 3},
 }  # fmt: skip
 
 
@@ -84,7 +94,8 @@ def test_no_postgres_statement_goes_through_all_jobs(full: psycopg.Connection, n
         ("queues_waiting", "jobs_ready"), ("finish_completed", "jobs_pkey"),
         ("finish", "jobs_pkey"), ("begin", "jobs_pkey"), ("held_by", "jobs_running"),
         ("process_retire", "jobs_running"), ("report", "jobs_batch"),
-        ("reasons", "jobs_ended_batch"),
+        ("reasons", "jobs_ended_batch"), ("payloads", "jobs_pkey"), ("payloads", "jobs_ended_pkey"),
+        ("payload_replace", "jobs_pkey"), ("payload_replace", "jobs_ended_pkey"),
     ],
 )  # fmt: skip
 def test_a_postgres_statement_takes_the_index_made_for_it(
@@ -92,6 +103,24 @@ def test_a_postgres_statement_takes_the_index_made_for_it(
 ) -> None:
     assert re.search(rf"(using|on) {index}\b", plan(full, name))
     assert index in header(name)
+
+
+@pytest.mark.parametrize("name", ["payloads", "payload_replace"])
+def test_postgres_finds_the_payloads_of_completed_jobs_by_their_numbers(
+    full: psycopg.Connection, name: str
+) -> None:
+    """Whatever the day: the index of every partition is asked, and sorted is nothing."""
+    with full.transaction(force_rollback=True):
+        full.execute(_COMPLETED)
+        full.execute("ANALYZE mailrace.jobs_completed")
+        ((day,),) = full.execute(
+            "SELECT DISTINCT tableoid::regclass::text FROM mailrace.jobs_completed"
+        ).fetchall()
+        table = day.removeprefix("mailrace.")
+        found = plan(full, name)
+    assert f"Seq Scan on {table}" not in found
+    assert re.search(rf"(using|on) {table}_id_idx\b", found)
+    assert not re.search(r"->  Sort\b", found)
 
 
 def header(name: str) -> str:

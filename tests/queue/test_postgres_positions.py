@@ -23,6 +23,7 @@ from mailrace.queue.stores.postgres.positions import (
     Positions,
     unfilled,
 )
+from mailrace.queue.stores.postgres.surveys import CHEAP_S as SURVEY_CHEAP_S
 from mailrace.queue.stores.postgres.surveys import LastSurvey, cut
 
 WANT = Want("default", "ann", 0, 10)
@@ -109,17 +110,35 @@ def test_every_postgres_flow_comes_into_view_by_and_by(
     assert seen == set(names)
 
 
-def test_a_cheap_postgres_survey_is_made_anew_each_time() -> None:
+def surveyed(cost_s: float) -> LastSurvey:
+    """Two surveys that took so long each, the last one at 1.0."""
     last = LastSurvey()
-    last.made(("asked",), [Flow("queue", "", 0, 5)], now_s=1.0, cost_s=CHEAP_S)
+    for now_s in (0.5, 1.0):
+        last.made(("asked",), [Flow("queue", "", 0, 5)], now_s=now_s, cost_s=cost_s)
+    return last
+
+
+def test_a_cheap_postgres_survey_is_made_anew_each_time() -> None:
+    assert surveyed(SURVEY_CHEAP_S).again(("asked",), 1.0) is None
+
+
+def test_a_postgres_survey_that_was_costly_once_is_made_anew() -> None:
+    last = surveyed(0.001)
+    last.made(("asked",), [], now_s=1.0, cost_s=0.1)
     assert last.again(("asked",), 1.0) is None
 
 
-def test_a_costly_postgres_survey_is_shown_again_older_for_ten_times_its_cost() -> None:
-    last = LastSurvey()
-    last.made(("asked",), [Flow("queue", "", 0, 5)], now_s=1.0, cost_s=0.1)
+def test_a_postgres_survey_that_was_hardly_costly_is_shown_again_for_hardly_any_time() -> None:
+    last = surveyed(SURVEY_CHEAP_S + 0.001)
+    assert last.again(("asked",), 1.0) == [Flow("queue", "", 0, 5)]
+    assert last.again(("asked",), 1.011) is None
+
+
+def test_a_costly_postgres_survey_is_shown_again_older_for_ten_times_what_was_too_much() -> None:
+    last = surveyed(0.1)
     assert last.again(("asked",), 1.5) == [Flow("queue", "", 0, 505)]
-    assert last.again(("asked",), 2.1) is None
+    assert last.again(("asked",), 1.94) == [Flow("queue", "", 0, 945)]
+    assert last.again(("asked",), 1.96) is None
     assert last.again(("something else",), 1.5) is None
 
 

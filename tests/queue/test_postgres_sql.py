@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
+from pathlib import Path
 from threading import Barrier
 from typing import Any
 
@@ -13,16 +14,30 @@ import pytest
 from psycopg.rows import dict_row
 
 from mailrace.clock import SystemClock
+from mailrace.queue.jobrows import JobFilter
 from mailrace.queue.jobs import key_digest
+from mailrace.queue.stores.postgres import database
+from mailrace.queue.stores.postgres.database import statement
+from mailrace.queue.stores.postgres.desk import _values
 from mailrace.queue.stores.postgres.migrate import migrate
+from mailrace.queue.stores.postgres.plans import PREPARED
 
-SQL = files("mailrace.queue.stores.postgres").joinpath("sql")
-NAMES = sorted(path.name.removesuffix(".sql") for path in SQL.iterdir())
+PACKAGE = files("mailrace.queue.stores.postgres")
 HEADER = re.compile(r"-- lock: [^;]+(; index: [^;]+)?(; guard: .+)?")
+FRAGMENT_HEADER = re.compile(r"-- needs: [^;]+; gives: [^;]+")
+REFERENCE = re.compile(r"^ *-- fragment: (\w+)$", re.MULTILINE)
 
 
-def text(name: str) -> str:
-    return SQL.joinpath(f"{name}.sql").read_text(encoding="utf-8")
+def texts(folder: str) -> dict[str, str]:
+    return {
+        path.name.removesuffix(".sql"): path.read_text(encoding="utf-8")
+        for path in PACKAGE.joinpath(folder).iterdir()
+    }
+
+
+STATEMENTS = texts("sql")
+FRAGMENTS = texts("fragments")
+NAMES = sorted(STATEMENTS)
 
 
 @pytest.fixture
@@ -37,13 +52,12 @@ def connection(postgres_dsn: str) -> Iterator[psycopg.Connection]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_postgres_file_says_how_it_locks_finds_and_guards(name: str) -> None:
-    assert HEADER.fullmatch(text(name).partition("\n")[0])
+    assert HEADER.fullmatch(STATEMENTS[name].partition("\n")[0])
 
 
 def test_every_postgres_file_is_used() -> None:
-    package = files("mailrace.queue.stores.postgres")
     code = "".join(
-        path.read_text(encoding="utf-8") for path in package.iterdir() if path.name.endswith(".py")
+        path.read_text(encoding="utf-8") for path in PACKAGE.iterdir() if path.name.endswith(".py")
     )
     assert [name for name in NAMES if f'"{name}"' not in code] == []
 
@@ -51,14 +65,99 @@ def test_every_postgres_file_is_used() -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "retain_ended"])
 def test_no_postgres_file_asks_for_a_state_that_is_a_parameter(name: str) -> None:
     """A partial index is not used for one; jobs_ended_state is none."""
-    assert not re.search(r"\bstate (=|IN) \(?%\(", text(name))
+    assert not re.search(r"\bstate (=|IN) \(?%\(", statement(name).decode())
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_postgres_file_leaves_something_in_the_session(name: str) -> None:
     assert not re.search(
-        r"\b(SET SESSION|SET (?!LOCAL)\w+ TO|LISTEN|PREPARE|TEMP|pg_advisory_lock)\b", text(name)
+        r"\b(SET SESSION|SET (?!LOCAL)\w+ TO|LISTEN|PREPARE|TEMP|pg_advisory_lock)\b",
+        statement(name).decode(),
     )
+
+
+# Parts
+
+
+@pytest.mark.parametrize("name", FRAGMENTS)
+def test_a_postgres_fragment_says_what_it_needs_and_gives(name: str) -> None:
+    assert FRAGMENT_HEADER.fullmatch(FRAGMENTS[name].partition("\n")[0])
+
+
+def test_every_postgres_fragment_is_used_in_two_places_or_more() -> None:
+    uses = [use for text in (STATEMENTS | FRAGMENTS).values() for use in REFERENCE.findall(text)]
+    assert [name for name in FRAGMENTS if uses.count(name) < 2] == []
+
+
+def test_no_name_is_that_of_a_postgres_file_and_of_a_fragment() -> None:
+    assert STATEMENTS.keys().isdisjoint(FRAGMENTS)
+
+
+@pytest.mark.parametrize("name", [*NAMES, *FRAGMENTS])
+def test_whatever_looks_like_a_fragment_s_place_in_a_postgres_file_is_one(name: str) -> None:
+    """Any other comment is left out of the statement without a word."""
+    text = (STATEMENTS | FRAGMENTS)[name]
+    assert len(re.findall(r"--\s*fragments?\b", text, re.IGNORECASE)) == len(
+        REFERENCE.findall(text)
+    )
+    assert set(REFERENCE.findall(text)) <= FRAGMENTS.keys()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_postgres_statement_has_all_its_fragments_and_no_comment(name: str) -> None:
+    whole = re.sub(r"\s+", " ", statement(name).decode())
+    assert "--" not in whole
+    for fragment in REFERENCE.findall(STATEMENTS[name]):
+        for line in REFERENCE.sub("", FRAGMENTS[fragment]).splitlines():
+            assert line.lstrip().startswith("--") or line.strip() in whole
+
+
+def test_what_is_to_be_prepared_is_a_postgres_statement() -> None:
+    assert set(NAMES) >= PREPARED
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package of its own, without files."""
+    for folder in ("sql", "fragments"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.setattr(database, "files", lambda name: tmp_path)
+    return tmp_path
+
+
+def test_a_fragment_stands_as_far_in_as_its_line_and_may_have_others(package: Path) -> None:
+    (package / "sql/whole.sql").write_text("-- lock: none\nSELECT (\n    -- fragment: outer\n)\n")
+    (package / "fragments/outer.sql").write_text(
+        "-- needs: x; gives: y\n1\n  -- fragment: inner\n+ 4\n"
+    )
+    (package / "fragments/inner.sql").write_text("-- needs: x; gives: y\n+ 2\n    + 3\n")
+    assert statement.__wrapped__("whole").decode().splitlines() == [
+        "SELECT (", "    1", "      + 2", "          + 3", "    + 4", ")",
+    ]  # fmt: skip
+
+
+def test_a_fragment_that_is_not_known_is_an_error_at_once(package: Path) -> None:
+    (package / "sql/whole.sql").write_text("SELECT\n    -- fragment: nothing\n")
+    with pytest.raises(FileNotFoundError, match=r"fragments.nothing\.sql"):
+        statement.__wrapped__("whole")
+
+
+@pytest.mark.parametrize("name", ["expire", "cancel", "reschedule"])
+def test_the_next_of_a_key_is_let_in_for_each_that_leaves_and_was_not_blocked(
+    connection: psycopg.Connection, name: str
+) -> None:
+    connection.execute("""
+        INSERT INTO mailrace.jobs (id, kind, key, blocked, run_at, expires_at, payload) VALUES
+            (1, 'let in', 'k', false, now() - interval '4 hours', now(), '{}'),
+            (2, 'leaves as well', 'k', true, now() - interval '3 hours', now(), '{}'),
+            (3, 'next', 'k', true, now() - interval '2 hours', NULL, '{}'),
+            (4, 'behind it', 'k', true, now() - interval '1 hour', NULL, '{}')
+    """)
+    values = _values(JobFilter(ids=(1, 2))) | {"now": None, "limit": 10, "delay_ms": 0}
+    (answer,) = connection.execute(statement(name), values).fetchall()
+    assert set(answer) == {2}
+    rows = connection.execute("SELECT id, blocked FROM mailrace.jobs WHERE id > 2 ORDER BY id")
+    assert rows.fetchall() == [(3, False), (4, True)]
 
 
 # mailrace.enqueue

@@ -1,11 +1,11 @@
 """A few kept connections to PostgreSQL, and the statements that run on them.
 
-Nothing outlives a transaction on the server: no prepared statement, no setting, no lock, so that a
-pooler may hand every transaction to another server connection.
+Nothing outlives a transaction on the server: no setting, no lock, and behind a pooler no prepared
+statement either, as that may hand every transaction to another server connection.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -18,12 +18,12 @@ from psycopg.abc import Buffer
 from psycopg.adapt import Loader
 from psycopg.pq import TransactionStatus
 
-from mailrace.clock import Clock
+from mailrace.clock import Clock, SystemClock
 from mailrace.errors import UnavailableError
 from mailrace.queue.stores.postgres.dsn import address
 from mailrace.queue.stores.postgres.mapping import mapped_errors
+from mailrace.queue.stores.postgres.plans import PREPARED, Connection, Plans
 
-Connection = psycopg.AsyncConnection[tuple[Any, ...]]
 Now = Callable[[], datetime | None]
 
 OPTIONS: dict[str, Any] = {
@@ -37,6 +37,7 @@ OPTIONS: dict[str, Any] = {
 }
 # Longer than any statement of ours takes; a pooler that lost its server never answers.
 _PATIENCE_S = 60.0
+_FRAGMENT = "-- fragment:"
 
 
 class RawJson(Loader):
@@ -48,10 +49,21 @@ class RawJson(Loader):
 
 @cache
 def statement(name: str) -> bytes:
-    """The text of `sql/NAME.sql`, without its header."""
-    text = files(__package__).joinpath("sql", f"{name}.sql").read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if not line.lstrip().startswith("--")]
-    return "\n".join(lines).encode()
+    """The text of `sql/NAME.sql` with its fragments in their places, without comments."""
+    return "\n".join(_lines("sql", name)).encode()
+
+
+def _lines(folder: str, name: str) -> Iterator[str]:
+    """The lines of a file; where `-- fragment: NAME` stands, those of `fragments/NAME.sql`."""
+    text = files(__package__).joinpath(folder, f"{name}.sql").read_text(encoding="utf-8")
+    for line in text.splitlines():
+        code = line.lstrip()
+        if code.startswith(_FRAGMENT):
+            indent = line.removesuffix(code)
+            fragment = code.removeprefix(_FRAGMENT).strip()
+            yield from (indent + inner for inner in _lines("fragments", fragment))
+        elif not code.startswith("--"):
+            yield line
 
 
 class Statements:
@@ -77,7 +89,9 @@ class Statements:
         self, name: str, values: dict[str, Any]
     ) -> psycopg.AsyncCursor[tuple[Any, ...]]:
         values["now"] = self._now()
-        return await self.connection.execute(statement(name), values)
+        # psycopg prepares nothing on a connection without a threshold (`Plans.begin` sets one).
+        prepare = name in PREPARED or None
+        return await self.connection.execute(statement(name), values, prepare=prepare)
 
 
 class Database:
@@ -100,6 +114,7 @@ class Database:
         self._turns = asyncio.Semaphore(connections)
         self._idle: list[Connection] = []
         self._closed = False
+        self._plans = Plans((clock or SystemClock()).monotonic_s)
 
     async def rows(self, name: str, /, **values: Any) -> list[tuple[Any, ...]]:
         """One statement, and one transaction; what it answers."""
@@ -134,7 +149,11 @@ class Database:
             async with asyncio.timeout(_PATIENCE_S), self._turns:
                 connection = await self._take()
                 try:
+                    await self._plans.renew(connection)
                     yield connection
+                except psycopg.errors.FeatureNotSupported:
+                    await connection.close()  # what is prepared on it is of another schema
+                    raise
                 finally:
                     await self._give_back(connection)
 
@@ -156,7 +175,13 @@ class Database:
             if not _spoken_to(connection):
                 return connection
             await connection.close()  # the server ended it while it was idle
-        return await connect(self.dsn)
+        connection = await connect(self.dsn)
+        try:
+            await self._plans.begin(connection)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
 
     async def _give_back(self, connection: Connection) -> None:
         clean = connection.pgconn.transaction_status == TransactionStatus.IDLE

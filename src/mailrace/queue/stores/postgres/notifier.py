@@ -6,7 +6,7 @@ from collections.abc import Callable
 from mailrace.errors import MailraceError
 from mailrace.queue.stores.postgres.database import Database
 
-PAUSE_S = 0.01
+PAUSE_S = 0.005
 """A queue is told of at most once in this time, and once more at its end if there was cause."""
 
 

@@ -11,10 +11,11 @@ from mailrace.clock import Clock
 from mailrace.errors import MailraceError
 from mailrace.pool.retry import Backoff
 from mailrace.queue.queuerules import ALL_QUEUES
-from mailrace.queue.stores.postgres.database import Connection, Database, connect
+from mailrace.queue.stores.postgres.database import Database, connect
+from mailrace.queue.stores.postgres.plans import Connection
 
 CHANNEL = "mailrace"
-PAUSE_S = 0.01
+PAUSE_S = 0.005
 """Whoever waits is woken at most once in this time."""
 PROBE_EVERY_S = 15.0
 PROBE_PATIENCE_S = 5.0

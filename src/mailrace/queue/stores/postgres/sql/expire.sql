@@ -1,57 +1,23 @@
 -- lock: rows (skips locked ones); index: jobs_expiring; guard: waiting, and its time is over
-WITH picked AS MATERIALIZED (
+WITH target (state) AS (VALUES ('expired'::mailrace.job_state)),
+picked AS MATERIALIZED (
     SELECT j.id FROM mailrace.jobs AS j
     WHERE j.expires_at <= coalesce(%(now)s::timestamptz, now())
         AND j.state IN ('scheduled', 'available', 'retryable')
     ORDER BY j.expires_at LIMIT %(limit)s
     FOR UPDATE SKIP LOCKED
 ),
-gone AS (
+leaving AS (
     DELETE FROM mailrace.jobs AS j WHERE j.id = ANY (ARRAY(SELECT p.id FROM picked AS p))
     RETURNING j.*
 ),
 moved AS (
-    INSERT INTO mailrace.jobs_ended (
-        id, state, ended_at, created_at, run_at, expires_at, lease, process_id, batch_id, priority,
-        attempt, attempts, deaths, snoozes, queue, tenant, kind, lane, key, unique_digest,
-        category, reason, detail, tags, payload
-    )
-    SELECT
-        g.id, 'expired', coalesce(%(now)s::timestamptz, now()), g.created_at, g.run_at, g.expires_at,
-        g.lease, g.process_id, g.batch_id, g.priority, g.attempt, g.attempts, g.deaths, g.snoozes,
-        g.queue, g.tenant, g.kind, g.lane, g.key, g.unique_digest,
-        coalesce(a.category, ''), coalesce(a.reason, ''), coalesce(a.detail, ''), g.tags, g.payload
-    FROM gone AS g
-    LEFT JOIN LATERAL (
-        SELECT l.category, l.reason, l.detail FROM mailrace.attempts AS l
-        WHERE l.job_id = g.id ORDER BY l.lease DESC LIMIT 1
-    ) AS a ON true
+    -- fragment: move_to_ended
 ),
 tallied AS (
-    INSERT INTO mailrace.tallies (queue, batch_id, state, jobs, at)
-    SELECT g.queue, coalesce(g.batch_id, 0), s.state, sum(s.jobs), coalesce(%(now)s::timestamptz, now())
-    FROM gone AS g
-    CROSS JOIN LATERAL (VALUES (g.state, -1), ('expired'::mailrace.job_state, 1)) AS s (state, jobs)
-    GROUP BY 1, 2, 3 HAVING sum(s.jobs) <> 0
-),
--- Each of them may have been the one that was let go when a job with its key ended: the next
--- one of the key is let go in its place. One too many is blocked again by its claim.
-freed AS (
-    SELECT g.queue, g.key, count(*) AS jobs FROM gone AS g
-    WHERE g.key IS NOT NULL AND NOT g.blocked GROUP BY g.queue, g.key
-),
-chosen AS (
-    SELECT b.id FROM freed AS f
-    CROSS JOIN LATERAL (
-        SELECT w.id FROM mailrace.jobs AS w
-        WHERE w.blocked AND w.queue = f.queue AND w.key = f.key
-            AND w.id NOT IN (SELECT p.id FROM picked AS p)
-        ORDER BY w.run_at, w.id LIMIT f.jobs
-        FOR UPDATE SKIP LOCKED
-    ) AS b
+    -- fragment: tally_moves
 ),
 unblocked AS (
-    UPDATE mailrace.jobs AS j SET blocked = false
-    WHERE j.id = ANY (ARRAY(SELECT u.id FROM chosen AS u))
+    -- fragment: let_in_next
 )
-SELECT count(*) FROM gone
+SELECT count(*) FROM leaving

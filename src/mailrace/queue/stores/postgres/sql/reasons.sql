@@ -12,10 +12,7 @@ FROM (
     FROM (
         SELECT j.id, coalesce(a.reason, '') AS reason, coalesce(a.detail, '') AS detail
         FROM mailrace.jobs AS j
-        LEFT JOIN LATERAL (
-            SELECT t.reason, t.detail FROM mailrace.attempts AS t
-            WHERE t.job_id = j.id ORDER BY t.lease DESC LIMIT 1
-        ) AS a ON true
+        -- fragment: last_attempt
         WHERE j.batch_id = %(batch_id)s::bigint AND j.state = 'retryable'
     ) AS r
 ) AS unwell

@@ -1,4 +1,5 @@
 -- lock: rows (skips locked ones); index: jobs_ended_state, jobs_ended_pkey, attempts_pkey; guard: ended so long ago
+-- The counts of a batch tell of all its jobs for ever: it is the queue's that go down.
 WITH picked AS MATERIALIZED (
     SELECT e.id FROM mailrace.jobs_ended AS e
     WHERE e.state = %(state)s::mailrace.job_state
@@ -8,15 +9,7 @@ WITH picked AS MATERIALIZED (
 ),
 gone AS (
     DELETE FROM mailrace.jobs_ended AS e WHERE e.id = ANY (ARRAY(SELECT p.id FROM picked AS p))
-    RETURNING e.queue, e.state
+    RETURNING e.queue, NULL::bigint AS batch_id, e.state
 ),
-attempts_gone AS (
-    DELETE FROM mailrace.attempts AS a WHERE a.job_id = ANY (ARRAY(SELECT p.id FROM picked AS p))
-),
-tallied AS (
-    -- The counts of a batch tell of all its jobs for ever: it is the queue's that go down.
-    INSERT INTO mailrace.tallies (queue, batch_id, state, jobs, at)
-    SELECT g.queue, 0, g.state, -count(*), coalesce(%(now)s::timestamptz, now())
-    FROM gone AS g GROUP BY g.queue, g.state
-)
+-- fragment: forget_gone
 SELECT count(*) FROM gone
