@@ -85,7 +85,7 @@ async def work_rate(worker: Worker, jobs: int) -> float:
 
 @asynccontextmanager
 async def worker_on(place: Place, *, concurrency: int = 20) -> AsyncIterator[Worker]:
-    settings = WorkerSettings(concurrency=concurrency, buffer=2000)
+    settings = WorkerSettings(concurrency=concurrency, buffer=4000)
     async with open_worker(
         place.store, HANDLERS, settings=settings, journals=place.journals
     ) as worker:

@@ -20,6 +20,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import msgspec
+import psycopg
 
 _USER = "postgres"
 _START_LIMIT_S = 30.0
@@ -32,9 +33,15 @@ _SETTINGS = {
     "full_page_writes": "on",
     "shared_buffers": "256MB",
     "max_wal_size": "4GB",
+    "min_wal_size": "2GB",
     "max_connections": "100",
     "logging_collector": "off",
 }
+
+
+# Files of the write-ahead log that lie ready, as on a server that has been up for a while: before a
+# new one is used it is filled with zeros, and all commits wait for that.
+_LOG_FILES = 64
 
 
 class Postgres(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +106,7 @@ def _running(server: Postgres, data: Path) -> Iterator[None]:
     ):
         try:
             _wait_until_it_listens(server, process, log)
+            _make_log_files(server)
             yield
         finally:
             # What it calls a fast shutdown: clients are cut off, what was committed is kept.
@@ -107,6 +115,14 @@ def _running(server: Postgres, data: Path) -> Iterator[None]:
                 process.wait(_STOP_LIMIT_S)
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGQUIT)
+
+
+def _make_log_files(server: Postgres) -> None:
+    address = f"postgresql://{_USER}@127.0.0.1:{server.port}/postgres"
+    with psycopg.connect(address, autocommit=True) as connection:
+        for _ in range(_LOG_FILES):
+            connection.execute("SELECT pg_logical_emit_message(true, '', ''), pg_switch_wal()")
+        connection.execute("CHECKPOINT")  # what lies behind it is used again
 
 
 @contextmanager
