@@ -29,8 +29,12 @@ def test_defaults(tmp_path: Path) -> None:
         target=None,
         concurrency=20,
         grace=30.0,
+        memory=None,
+        lease=25.0,
+        heartbeat=None,
         keep="",
         verbose=False,
+        sealed_only=False,
     )
 
 
@@ -56,8 +60,12 @@ def test_flags_over_environment_over_file(tmp_path: Path) -> None:
         ({"MAILRACE_PROCESSES": "3"}, "processes", 3),
         ({"MAILRACE_CONCURRENCY": "50"}, "concurrency", 50),
         ({"MAILRACE_GRACE": "2.5"}, "grace", 2.5),
+        ({"MAILRACE_MEMORY": "512M"}, "memory", "512M"),
+        ({"MAILRACE_LEASE": "10"}, "lease", 10.0),
+        ({"MAILRACE_HEARTBEAT": "0.5"}, "heartbeat", 0.5),
         ({"MAILRACE_VERBOSE": "on"}, "verbose", True),
         ({"MAILRACE_VERBOSE": "False"}, "verbose", False),
+        ({"MAILRACE_SEALED_ONLY": "yes"}, "sealed_only", True),
         ({"MAILRACE_QUEUES": "mail:3,reports"}, "queues", "mail:3,reports"),
         ({"MAILRACE_REDIS": "redis://cache"}, "redis", "redis://cache"),
         ({"MAILRACE_KEYS": "k1:secret"}, "keys", "k1:secret"),
@@ -119,6 +127,7 @@ def test_a_worker_count_that_is_none(tmp_path: Path, text: str) -> None:
     ("name", "text", "says"),
     [
         ("MAILRACE_GRACE", "soon", "MAILRACE_GRACE is 'soon'; give seconds, like 30"),
+        ("MAILRACE_LEASE", "soon", "MAILRACE_LEASE is 'soon'; give seconds, like 30"),
         ("MAILRACE_GRACE", "nan", "a grace of nan seconds cannot be"),
         ("MAILRACE_VERBOSE", "loud", "MAILRACE_VERBOSE is 'loud'; give on or off"),
         ("MAILRACE_PROCESSES", "two", "MAILRACE_PROCESSES is 'two'; give a whole number"),

@@ -21,8 +21,11 @@ from mailrace.queue.drafting import Drafting, JobChoices
 from mailrace.queue.exporting import QueueExporter
 from mailrace.queue.jobrows import EndedCount, JobDetail, JobFilter, JobRow
 from mailrace.queue.jobs import Enqueued, Lane, NewJob
+from mailrace.queue.keycounts import KeyCount, KeyUse
 from mailrace.queue.kinds import Handlers, JobInfo
+from mailrace.queue.payloadkeys import PayloadKeys
 from mailrace.queue.queue import Queue
+from mailrace.queue.resealing import Resealed
 from mailrace.queue.sealing import Sealer
 from mailrace.queue.states import JobState
 from mailrace.queue.worker import Worker, WorkerSettings
@@ -44,10 +47,14 @@ __all__ = [
     "JobInfo",
     "JobRow",
     "JobState",
+    "KeyCount",
+    "KeyUse",
     "Lane",
     "NewJob",
+    "PayloadKeys",
     "Queue",
     "QueueExporter",
+    "Resealed",
     "Retry",
     "Sealer",
     "SlowDown",
@@ -70,6 +77,7 @@ async def open_queue(
     *,
     handlers: Handlers | None = None,
     keys: str | None = None,
+    sealed_only: bool = False,
     redis: str | None = None,
 ) -> AsyncIterator[Queue]:
     """Opens a store for enqueueing and for looking after its jobs.
@@ -78,6 +86,7 @@ async def open_queue(
         store: `sqlite:///PATH` or `postgresql://…`; made if it is empty.
         handlers: The kinds whose payloads have types: a payload is then checked at enqueue.
         keys: Seals payloads: `ID:BASE64` of 32 bytes, several with commas, the first one seals.
+        sealed_only: A payload that is not sealed is refused, whoever put it there.
         redis: A Redis beside the store, `redis://…`, as a cache for limits and wake-ups.
 
     Raises:
@@ -85,8 +94,9 @@ async def open_queue(
         UnavailableError: The server is out of reach.
     """
     _check(store, handlers)
+    sealer = Sealer.given(keys, sealed_only=sealed_only)
     stored = await open_store(store, redis=redis)
-    drafting = Drafting(nonces=os.urandom, handlers=handlers, sealer=_sealer(keys))
+    drafting = Drafting(nonces=os.urandom, handlers=handlers, sealer=sealer)
     async with Queue(stored.store, drafting) as queue:
         yield queue
 
@@ -113,6 +123,7 @@ async def open_worker(
     *,
     settings: WorkerSettings | None = None,
     keys: str | None = None,
+    sealed_only: bool = False,
     journals: str | None = None,
     redis: str | None = None,
     events: Events | None = None,
@@ -121,6 +132,7 @@ async def open_worker(
     """Opens a store and a worker on it; `await worker.run()` works until it is told to stop.
 
     Args:
+        sealed_only: A payload that is not sealed is not opened: its job fails.
         journals: The folder of this machine's journals, if not the default.
         redis: As for `open_queue`.
         events: Where the worker says what happens.
@@ -131,6 +143,7 @@ async def open_worker(
     _check(store, handlers, settings=settings)
     if handlers is None:
         raise MisuseError("handlers is None", hint=_HANDLERS)
+    sealer = Sealer.given(keys, sealed_only=sealed_only)
     clock, chance = SystemClock(), Chance()
     stored = await open_store(store, journals=journals, redis=redis)
     try:
@@ -143,7 +156,7 @@ async def open_worker(
             rng=chance.rng,
             events=events or Events(),
             settings=settings,
-            sealer=_sealer(keys),
+            sealer=sealer,
             supervisor=supervisor,
         )
     finally:
@@ -171,7 +184,7 @@ def enqueue_in(
         MisuseError: Something given is wrong, or the connection is none of these.
         ConflictError: The queue is draining, or the batch is sealed.
     """
-    drafting = Drafting(nonces=os.urandom, handlers=handlers, sealer=_sealer(keys))
+    drafting = Drafting(nonces=os.urandom, handlers=handlers, sealer=Sealer.given(keys))
     (answer,) = enqueue_by().enqueue_in(connection, [drafting.job(kind, payload, choices)])
     found: Enqueued = answer
     return found
@@ -187,7 +200,7 @@ async def enqueue_in_async(
     **choices: Unpack[JobChoices],
 ) -> Enqueued:
     """As `enqueue_in`, on an async psycopg connection or an async SQLAlchemy one."""
-    drafting = Drafting(nonces=os.urandom, handlers=handlers, sealer=_sealer(keys))
+    drafting = Drafting(nonces=os.urandom, handlers=handlers, sealer=Sealer.given(keys))
     jobs = [drafting.job(kind, payload, choices)]
     (answer,) = await enqueue_by().enqueue_in_async(connection, jobs)
     found: Enqueued = answer
@@ -203,7 +216,3 @@ def _check(store: object, handlers: object = None, *, settings: object = None) -
         raise MisuseError(f"handlers is {handlers!r}", hint=_HANDLERS)
     if settings is not None and not isinstance(settings, WorkerSettings):
         raise MisuseError(f"settings is {settings!r}", hint="give WorkerSettings(…)")
-
-
-def _sealer(keys: str | None) -> Sealer | None:
-    return None if keys is None else Sealer.parse(keys)

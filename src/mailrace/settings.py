@@ -24,6 +24,8 @@ ENVIRONMENT: Final = MappingProxyType(
 )
 """Names that other programs use for the same settings."""
 _WHOLE: Final = ("workers", "buffer", "processes", "concurrency")
+_SECONDS: Final = ("grace", "lease", "heartbeat")
+_SWITCHES: Final = ("verbose", "sealed_only")
 _SWITCH: Final = MappingProxyType(
     {"1": True, "true": True, "on": True, "yes": True}
     | {"0": False, "false": False, "off": False, "no": False}
@@ -44,12 +46,17 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             SQLite file, and for PostgreSQL in the user's folder for state.
         redis: A Redis beside the store, as a cache for limits and wake-ups: `redis://HOST`.
         keys: Seals payloads: `ID:BASE64` of 32 bytes, several with commas, the first one seals.
+        sealed_only: A payload that is not sealed is refused; needs `keys`.
         queues: What `worker` works off: `NAME` or `NAME:WEIGHT`, several with commas; all queues
             by default.
         processes: How many processes `worker` has; `None`: one per core.
         target: Jobs that should end, as a rate over all processes: `10000/h`.
         concurrency: Jobs under way at the same time in each of them.
         grace: Seconds that jobs under way may take to end when a worker is to stop.
+        memory: What a worker process may use before it is replaced: `512M`.
+        lease: Seconds that the claims of a worker process hold when nothing is heard of it.
+        heartbeat: How often it tells that it lives, in seconds; `None`: a fifth of the lease, at
+            most 5.
         keep: How long final jobs are kept, by state: `completed=7d,failed=90d`.
         verbose: A log line for every attempt.
     """
@@ -63,11 +70,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     journals: str | None = None
     redis: str | None = None
     keys: str | None = None
+    sealed_only: bool = False
     queues: str = "*"
     processes: int | None = None
     target: str | None = None
     concurrency: int = 20
     grace: float = 30.0
+    memory: str | None = None
+    lease: float = 25.0
+    heartbeat: float | None = None
     keep: str = ""
     verbose: bool = False
 
@@ -141,9 +152,9 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 def _read(setting: str, name: str, text: str) -> object:
     if setting in _WHOLE:
         return _whole(name, text)
-    if setting == "grace":
+    if setting in _SECONDS:
         return _seconds(name, text)
-    return _switch(name, text) if setting == "verbose" else text
+    return _switch(name, text) if setting in _SWITCHES else text
 
 
 def _whole(name: str, text: str) -> int:

@@ -92,6 +92,17 @@ async def open_store(
     return Stored(store=postgres, journals=folder, distant=True)
 
 
+def check_redis(url: str) -> None:
+    """Reads an address and loads what is needed for it; connects to nothing.
+
+    Raises:
+        MisuseError: It is no address, or the extra is not installed.
+    """
+    load("valkey", extra="redis")
+    server: Any = import_module("mailrace.queue.stores.redis_cache.server")
+    server.client_of(url)
+
+
 async def _cached(store: Store, redis: str | None, clock: Clock | None) -> Store:
     """The store with a Redis beside it, imported where somebody has one."""
     if not redis:

@@ -14,6 +14,7 @@ from mailrace.queue.flows import Flow, Want
 from mailrace.queue.jobs import Finished
 from mailrace.queue.processes import NewProcess, ProcessRow
 from mailrace.queue.states import after
+from mailrace.queue.storedpayloads import StoredPayload
 from mailrace.queue.stores.postgres import PostgresStore
 from mailrace.queue.stores.postgres.migrate import migrate
 from mailrace.queue.stores.sqlite import SqliteStore
@@ -298,6 +299,15 @@ def ended(
         Finished(job.id, job.lease, step, state, delay_ms, reason, detail, at_ms, category, result)
         for job in jobs
     ]
+
+
+async def all_payloads(store: Store, *, limit: int = 500) -> list[StoredPayload]:
+    """Those of all jobs, asked for page by page."""
+    found: list[StoredPayload] = []
+    while page := await store.payloads(found[-1].id if found else 0, limit=limit):
+        assert len(page) <= limit
+        found += page
+    return found
 
 
 async def counts(store: Store, batch_id: int) -> dict[JobState, int]:

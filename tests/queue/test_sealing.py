@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mailrace.errors import MailraceError, MisuseError, RejectedError, UnavailableError
-from mailrace.queue.sealing import NONCE_BYTES, Sealer, SealingKey, looks_sealed
+from mailrace.queue.sealing import NONCE_BYTES, Sealer, SealingKey, key_of, looks_sealed
 
 OLD = SealingKey(id="2026a", secret=bytes(range(32)))
 NEW = SealingKey(id="2026b", secret=bytes(range(100, 132)))
@@ -31,6 +31,19 @@ def written(key: SealingKey) -> str:
 
 def box(**changes: object) -> bytes:
     return msgspec.json.encode(msgspec.json.decode(BOX) | changes)
+
+
+def test_settings_give_a_sealer_or_none_and_only_sealed_payloads_need_keys() -> None:
+    assert Sealer.given(None) is None
+    for sealed_only in (False, True):
+        sealer = Sealer.given(f"{written(NEW)},{written(OLD)}", sealed_only=sealed_only)
+        assert sealer is not None
+        assert sealer.key_ids == ("2026b", "2026a")
+        assert sealer.allows_plain is not sealed_only
+        with pytest.raises(MisuseError, match="sealing key 1 has no colon"):
+            Sealer.given("wrong", sealed_only=sealed_only)
+    with pytest.raises(MisuseError, match="sealed_only is set, and there are no keys"):
+        Sealer.given(None, sealed_only=True)
 
 
 @given(payload=st.binary(max_size=200), about=st.binary(max_size=20), nonce=nonces)
@@ -130,6 +143,23 @@ def test_a_box_under_another_secret_of_the_same_name_is_refused() -> None:
     same_name = Sealer([SealingKey(id=OLD.id, secret=NEW.secret)])
     with pytest.raises(RejectedError, match="'2026a' does not open"):
         same_name.open(BOX, about=KIND)
+
+
+def test_the_key_of_a_box_can_be_told_without_having_it() -> None:
+    assert key_of(BOX) == "2026a"
+    assert key_of(b'{"to":1}') is None
+    assert Sealer([NEW, OLD]).key_ids == ("2026b", "2026a")
+    with pytest.raises(RejectedError):
+        key_of(BOX[:-1])
+    with pytest.raises(RejectedError):
+        key_of(box(key="no id \x1b"))
+    with pytest.raises(UnavailableError):
+        key_of(box(mailrace_sealed=2))
+
+
+def test_a_box_of_the_first_key_that_does_not_open_is_not_passed_over() -> None:
+    with pytest.raises(RejectedError, match="does not open"):
+        SEALER.resealed(BOX, about=b"another", nonce=NONCE)
 
 
 def test_keys_are_changed_while_jobs_wait() -> None:

@@ -104,8 +104,12 @@ def test_a_statement_takes_the_index_made_for_it(
 
 
 @pytest.mark.parametrize(
-    "name", ["claim", "claimed", "finish_completed", "finish_others", "finishing_fill"]
-)
+    "name",
+    [
+        "claim", "claimed", "finish_completed", "finish_others", "finishing_fill",
+        "payload_replace",
+    ],
+)  # fmt: skip
 def test_the_jobs_at_hand_are_found_by_their_ids(connection: sqlite3.Connection, name: str) -> None:
     assert any(
         re.fullmatch(r"SEARCH j(obs)? USING INTEGER PRIMARY KEY \(rowid=\?\)", line)
@@ -117,7 +121,7 @@ def test_the_jobs_at_hand_are_found_by_their_ids(connection: sqlite3.Connection,
     "name",
     [
         "candidates", "choose_expired", "choose_old_completed", "choose_old_ended",
-        "claiming_fill", "next_due", "queues_waiting", "survey", "unblock",
+        "claiming_fill", "next_due", "payloads", "queues_waiting", "survey", "unblock",
     ],
 )  # fmt: skip
 def test_nothing_is_sorted_to_find_the_first(connection: sqlite3.Connection, name: str) -> None:

@@ -265,7 +265,7 @@ async def test_processes_that_die_young_are_started_ever_less_often(yard: Yard) 
     yard.like = "broken"
     async with yard.running(1):
         deaths = await yard.happened.until(ProcessDied, 4)
-    assert {death.why for death in deaths} == {"exit code 3"}
+    assert {(death.why, death.asked) for death in deaths} == {("exit code 3", False)}
     for place, death in enumerate(deaths):
         assert 0.05 * 2**place <= death.again_in_s <= 0.1 * 2**place
 
@@ -276,6 +276,7 @@ async def test_a_process_that_asks_for_a_restart_is_replaced_at_once(yard: Yard)
         os.kill(pid, signal.SIGUSR1)
         (death,) = await yard.happened.until(ProcessDied)
         assert (death.why, death.again_in_s) == ("asked to be restarted", 0.0)
+        assert death.asked
         await yard.reports.until("ready", 2)
 
 

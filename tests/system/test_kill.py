@@ -12,7 +12,7 @@ from tests.support.command import loads, run, send_words, start, states, write_c
 from tests.support.recording import RecordingServer
 
 PEOPLE = 4000
-KILLS = int(os.environ.get("MAILRACE_TEST_KILLS", "26"))
+KILLS = int(os.environ.get("MAILRACE_TEST_KILLS", "16"))
 SEED = random.SystemRandom().randrange(1 << 32)
 
 

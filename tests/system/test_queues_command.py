@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from mailrace.errors import ConflictError
@@ -55,6 +56,8 @@ def test_what_holds_for_a_queue_is_set_one_by_one(store: str, command: Command) 
     enqueue(store, "greet", ["a"], queue="mail")
     said = command.text("queues", "set", "mail", "--concurrency", "7", "--per-key", "1")
     assert said == "mail: at most 7 at a time, 1 a key\n"
+    command.text("limits", "set", "smtp", "1/s")
+    command.text("limits", "set", "tenant {tenant}", "1/s")
     said = command.text("queues", "set", "mail", "--limit", "smtp", "--limit", "tenant {tenant}")
     assert said == "mail: at most 7 at a time, 1 a key, limits smtp, tenant {tenant}\n"
     rules = command.json(
@@ -77,6 +80,39 @@ def test_what_holds_for_a_queue_is_set_one_by_one(store: str, command: Command) 
         ("--ageing", "0"): "ageing_s of the queue 'mail' is 0",
     }.items():
         assert command.refused("queues", "set", "mail", *words).startswith(says)
+
+
+def test_limits_that_nobody_has_set_are_named(store: str, command: Command) -> None:
+    enqueue(store, "greet", ["a"], queue="mail")
+    for name in ("all mail", "of ada"):
+        command.text("limits", "set", name, "1/s")
+    words = ("--limit", "all mial", "--limit", "all mail", "--limit", "of {tenant}")
+    assert command.text("queues", "set", "mail", *words, "--limit", "on {host}") == (
+        "mail: limits all mial, all mail, of {tenant}, on {host}\n"
+        "there is no limit 'all mial' yet: jobs will wait for it\n"
+        "there is no limit 'on {host}' yet: jobs will wait for it\n"
+    )
+    assert command.text("queues", "set", "mail", "--per-key", "1").count("\n") == 1
+    assert "all mial" in command.json("queues", "set", "mail", *words)["limits"]
+
+
+def test_whoever_waits_for_a_limit_that_is_removed_is_named(store: str, command: Command) -> None:
+    enqueue(store, "greet", ["a"], queue="mail")
+    for name in ("smtp", "api", "of {tenant}", "of ada", "on web-1"):
+        command.text("limits", "set", name, "1/s")
+    command.text("queues", "set", "mail", "--limit", "smtp", "--limit", "of {tenant}")
+    command.text("queues", "set", "calls", "--limit", "smtp", "--limit", "on {host}")
+    assert command.text("limits", "remove", "smtp") == "smtp removed; calls, mail wait for it\n"
+    assert command.text("limits", "remove", "api") == "api removed\n"
+    # The queue's jobs make it anew.
+    assert command.text("limits", "remove", "of ada") == "of ada removed\n"
+    assert command.text("limits", "remove", "on web-1") == (
+        "on web-1 removed; calls waits for it\n"
+    )
+    assert command.json("limits", "remove", "of {tenant}") == {
+        "removed": "of {tenant}",
+        "queues": ["mail"],
+    }
 
 
 def test_a_queue_is_purged_with_yes(store: str, command: Command) -> None:
@@ -104,6 +140,10 @@ def test_limits_are_set_listed_and_removed(store: str, command: Command) -> None
         for line in command.text("limits").splitlines()
     )
     assert "'fast'" in command.refused("limits", "set", "smtp", "fast")
+    for name in ("", " "):
+        assert command.refused("limits", "set", name, "5/s") == (
+            "the name of the limit is empty; give one that queues can name"
+        )
     assert command.text("limits", "remove", "smtp") == "smtp removed\n"
     assert command.refused("limits", "remove", "smtp") == (
         "there is no limit 'smtp'; in this store: plain"
@@ -128,6 +168,37 @@ def test_schedules_are_listed_paused_and_removed(store: str, command: Command) -
         "there is no schedule 'other'; in this store: reports"
     )
     assert command.text("schedules", "remove", "reports") == "reports removed\n"
+    assert command.text("schedules") == "no schedules yet\n"
+
+
+def test_a_schedule_that_cannot_be_read_is_named_and_the_others_go_on(
+    store: str, command: Command
+) -> None:
+    async def plan() -> None:
+        async with open_queue(store) as opened:
+            job = opened.job("greet", "a")
+            await opened.schedule("bad", "@every 5m", msgspec.structs.replace(job, lane="express"))
+            await opened.schedule("good", "@every 5m", job)
+
+    asyncio.run(plan())
+    trouble = "Invalid enum value 'express' - at `$.lane`"
+    said = (
+        f"the schedule 'bad' cannot be read: {trouble};"
+        " use the version that made it, make it again, or remove it"
+    )
+    heads, row, empty, line = command.text("schedules").splitlines()
+    assert (heads.split()[0], row.split()[0], empty, line) == ("schedule", "good", "", said)
+    bad, good = command.json("schedules")
+    assert (bad["name"], bad["job"], bad["trouble"]) == ("bad", None, trouble)
+    assert (good["name"], good["job"]["kind"], good["trouble"]) == ("good", "greet", "")
+
+    assert command.text("schedules", "pause", "good") == "good: paused\n"
+    assert command.text("schedules", "resume", "good") == "good: active\n"
+    assert command.refused("schedules", "pause", "bad") == said
+    assert command.refused("schedules", "pause", "other").endswith("in this store: bad, good")
+    assert command.text("schedules", "remove", "good") == "good removed\n"
+    assert command.text("schedules") == f"{said}\n"
+    assert command.text("schedules", "remove", "bad") == "bad removed\n"
     assert command.text("schedules") == "no schedules yet\n"
 
 

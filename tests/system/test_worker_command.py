@@ -123,6 +123,17 @@ def test_an_order_to_restart_shows_in_the_exit_code(folder: Path) -> None:
         assert worker.until_end() == 75
 
 
+def test_a_restart_leaves_behind_what_does_not_let_itself_be_ended(folder: Path) -> None:
+    """Nobody would put another one in its place while it is there."""
+    enqueue("sqlite:///mailrace.db", "sit", ["a"])
+    enqueue("sqlite:///mailrace.db", "insist", ["b"])
+    with WorkerProcess(folder, "--grace", "0.1") as worker:
+        until_lines(folder / "held.txt", 2)
+        restart("sqlite:///mailrace.db")
+        assert worker.until_end() == 75
+        assert worker.log[-1]["event"] == "ended"
+
+
 def test_only_the_queues_that_were_named(folder: Path) -> None:
     """From the environment, as a service manager gives them."""
     enqueue("sqlite:///mailrace.db", "note", ["mine"], queue="mine")
@@ -247,9 +258,12 @@ def test_mistakes_are_said_before_a_store_is_made(folder: Path) -> None:
         ("--target", "9/h", "--processes", "1"): "--processes is 1; give 2 to 10, or leave it",
         ("--keep", "failed=soon"): "keep for failed is 'soon'; write it like",
         ("--keys", "secret"): "sealing key 1 has no colon",
+        ("--sealed-only",): "sealed_only is set, and there are no keys; give keys; commands take",
         ("--min", "3", "--max", "2"): "--min 3 and --max 2; give 1 <= min <= max",
         ("--processes", "9", "--max", "2"): "--processes is 9; give 1 to 2, or leave it out",
         ("--store", "mysql://x"): "'mysql://x' is not a store",
+        ("--redis", "localhost"): "'localhost' is no address of a Redis; write redis, or",
+        ("--redis", "localhost", "--processes", "2"): "'localhost' is no address of a Redis; write",
     }.items():
         done = run("worker", "tasks:handlers", *words, cwd=folder)
         assert done.returncode == 2

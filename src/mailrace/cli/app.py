@@ -11,7 +11,7 @@ from typing import Final, NoReturn
 
 from cyclopts import App, CycloptsError, MissingArgumentError, Parameter, UnusedCliTokensError
 
-from mailrace.cli import jobchanges, jobs, limits, queues, schedules, workers
+from mailrace.cli import jobchanges, jobs, keys, limits, queues, schedules, workers
 from mailrace.cli.backup import backup, restore
 from mailrace.cli.demo import demo
 from mailrace.cli.exits import BAD_INPUT, STOPPED
@@ -97,6 +97,13 @@ GROUPS: Final[Mapping[str, tuple[str, Mapping[str, _Command]]]] = MappingProxyTy
                 "remove": schedules.remove,
             },
         ),
+        "keys": (
+            "Lists the keys of sealed payloads, and changes them.",
+            {
+                "": keys.list_keys,
+                "reseal": keys.reseal,
+            },
+        ),
     }
 )
 """Commands with commands of their own; the empty name is what the group does by itself."""
@@ -130,7 +137,7 @@ def _app() -> App:
         name="mailrace",
         help="Sends mail and runs durable jobs, fast and within limits. What was taken in is not"
         " lost; what may have been sent is not sent again unless you say so.",
-        help_format="plaintext",
+        help_format="markdown",
         version_flags=["--version"],
         default_parameter=Parameter(negative=(), show_default=False),
         result_action="return_value",
@@ -146,7 +153,7 @@ def _app() -> App:
 
 
 def _group(name: str, text: str, commands: Mapping[str, _Command], place: int) -> App:
-    group = App(name=name, help=text, sort_key=place, help_format="plaintext", version_flags=())
+    group = App(name=name, help=text, sort_key=place, help_format="markdown", version_flags=())
     for number, (word, command) in enumerate(commands.items()):
         if word:
             group.command(command, name=word, help=_introduction(command), sort_key=number)

@@ -1,31 +1,60 @@
 """What a worker is set to, from the texts of the settings."""
 
+import re
+from types import MappingProxyType
 from typing import Final
 
 from mailrace.cli.durations import seconds
 from mailrace.errors import MisuseError
 from mailrace.jobs import JobState, WorkerSettings
 from mailrace.pool import Rate
+from mailrace.queue.memory import MIB
 from mailrace.queue.states import FINAL
 from mailrace.queue.upkeep import DEFAULT_KEEP_S
 from mailrace.settings import Settings
 
 _QUEUE: Final = "write it like mail or mail:3; a name with a colon needs a weight: a:b:1"
+_FIELD: Final = re.compile(r"\b([a-z]+)_s\b")
+_MEMORY: Final = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([KMG])", re.IGNORECASE)
+_UNITS: Final = MappingProxyType({"K": MIB // 1024, "M": MIB, "G": MIB * 1024})
 
 
 def duties(settings: Settings) -> WorkerSettings:
     """The worker's own settings.
 
     Raises:
-        MisuseError: A text cannot be read; says what to write.
+        MisuseError: A text cannot be read, or a value cannot be; says what to write.
     """
-    return WorkerSettings(
-        queues=weights(settings.queues),
-        concurrency=settings.concurrency,
-        buffer=settings.buffer,
-        grace_s=settings.grace,
-        keep_s=keeping(settings.keep),
-    )
+    queues, keep_s = weights(settings.queues), keeping(settings.keep)
+    memory_max_bytes = memory_bytes(settings.memory)
+    try:
+        return WorkerSettings(
+            queues=queues,
+            concurrency=settings.concurrency,
+            buffer=settings.buffer,
+            grace_s=settings.grace,
+            keep_s=keep_s,
+            lease_s=settings.lease,
+            heartbeat_s=settings.heartbeat,
+            memory_max_bytes=memory_max_bytes,
+        )
+    except MisuseError as error:  # `lease_s` of a program is `--lease` here
+        raise MisuseError(_FIELD.sub(r"--\1", error.problem), hint=error.hint) from error
+
+
+def memory_bytes(text: str | None) -> int | None:
+    """Reads `512M`; K, M and G are powers of 1024.
+
+    Raises:
+        MisuseError: The text is no amount of memory, or none at all.
+    """
+    if text is None:
+        return None
+    found = _MEMORY.fullmatch(text.strip())
+    size = 0 if found is None else int(float(found[1]) * _UNITS[found[2].upper()])
+    if not size:
+        raise MisuseError(f"--memory is {text!r}", hint="write it like 512M or 1.5G: K, M or G")
+    return size
 
 
 def weights(text: str) -> dict[str, float]:

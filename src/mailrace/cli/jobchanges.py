@@ -1,11 +1,12 @@
 """`mailrace jobs`: deciding about jobs; more than one of them only with `--yes`."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
 import msgspec
+from cyclopts import Parameter
 
 from mailrace.cli.durations import seconds
 from mailrace.cli.exits import DONE, FAILURES
@@ -17,12 +18,31 @@ from mailrace.jobs import JobFilter, JobState, Queue
 from mailrace.queue.states import FINAL, REVIVABLE, WAITING
 from mailrace.queue.words import counted
 
-_NOTHING = Selection()
 _PAGE: Final = 1000
 _COUNTED_MAX: Final = 100_000
 _ENDED: Final = tuple(state for state in JobState if state in FINAL)
 
 _Change = Callable[[Queue, JobFilter], Awaitable[int]]
+
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """What a change takes beside the jobs' numbers.
+
+    Attributes:
+        yes: Do it to more than one.
+        store: Where they are kept, by default sqlite:///mailrace.db.
+        json: Print one JSON document instead of text.
+    """
+
+    which: Selection = field(default_factory=Selection)
+    yes: bool = False
+    store: str | None = None
+    json: bool = False
+
+
+_UNDECIDED = Decision()
 
 
 class Changed(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,60 +69,32 @@ class _Verb:
     states: tuple[JobState, ...]
 
 
-def retry(
-    *jobs: int,
-    which: Selection = _NOTHING,
-    yes: bool = False,
-    store: str | None = None,
-    json: bool = False,
-) -> int:
+def retry(*jobs: int, how: Decision = _UNDECIDED) -> int:
     """Has jobs that failed, were cancelled, expired or are uncertain run again, from the start.
 
     Args:
         jobs: Their numbers; or say which with options.
-        yes: Do it to more than one.
-        store: Where they are kept, by default sqlite:///mailrace.db.
-        json: Print one JSON document instead of text.
     """
     verb = _Verb(name="retry", past="retried", states=REVIVABLE)
-    return _change(verb, Queue.retry, jobs, which, store, yes=yes, json=json)
+    return _change(verb, Queue.retry, jobs, how)
 
 
-def cancel(
-    *jobs: int,
-    which: Selection = _NOTHING,
-    yes: bool = False,
-    store: str | None = None,
-    json: bool = False,
-) -> int:
+def cancel(*jobs: int, how: Decision = _UNDECIDED) -> int:
     """Cancels waiting jobs, and has those that run stopped where they can be.
 
     Args:
         jobs: Their numbers; or say which with options.
-        yes: Do it to more than one.
-        store: Where they are kept, by default sqlite:///mailrace.db.
-        json: Print one JSON document instead of text.
     """
     verb = _Verb(name="cancel", past="cancelled", states=(*WAITING, JobState.RUNNING))
-    return _change(verb, Queue.cancel, jobs, which, store, yes=yes, json=json)
+    return _change(verb, Queue.cancel, jobs, how)
 
 
-def reschedule(
-    *jobs: int,
-    delay: str,
-    which: Selection = _NOTHING,
-    yes: bool = False,
-    store: str | None = None,
-    json: bool = False,
-) -> int:
+def reschedule(*jobs: int, delay: str, how: Decision = _UNDECIDED) -> int:
     """Gives waiting jobs another time.
 
     Args:
         jobs: Their numbers; or say which with options.
         delay: How long from now: 10m, 2h; 0 for now.
-        yes: Do it to more than one.
-        store: Where they are kept, by default sqlite:///mailrace.db.
-        json: Print one JSON document instead of text.
     """
     delay_s = seconds(delay, "--delay")
 
@@ -110,66 +102,39 @@ def reschedule(
         return await queue.reschedule(where, delay_s)
 
     verb = _Verb(name="reschedule", past="rescheduled", states=WAITING)
-    return _change(verb, change, jobs, which, store, yes=yes, json=json)
+    return _change(verb, change, jobs, how)
 
 
-def delete(
-    *jobs: int,
-    which: Selection = _NOTHING,
-    yes: bool = False,
-    store: str | None = None,
-    json: bool = False,
-) -> int:
+def delete(*jobs: int, how: Decision = _UNDECIDED) -> int:
     """Removes jobs that have ended, for good.
 
     Args:
         jobs: Their numbers; or say which with options.
-        yes: Do it to more than one.
-        store: Where they are kept, by default sqlite:///mailrace.db.
-        json: Print one JSON document instead of text.
     """
     verb = _Verb(name="delete", past="deleted", states=_ENDED)
-    return _change(verb, Queue.delete, jobs, which, store, yes=yes, json=json)
+    return _change(verb, Queue.delete, jobs, how)
 
 
-def _change(
-    verb: _Verb,
-    change: _Change,
-    jobs: tuple[int, ...],
-    which: Selection,
-    store: str | None,
-    *,
-    yes: bool,
-    json: bool,
-) -> int:
-    if not jobs and which.empty:
+def _change(verb: _Verb, change: _Change, jobs: tuple[int, ...], how: Decision) -> int:
+    if not jobs and how.which.empty:
         raise MisuseError(
             f"it is not said which jobs are to be {verb.past}",
             hint="give their numbers, or options such as --queue and --state",
         )
-    changed = on_store(store, partial(_on_queue, verb, change, jobs, which, yes=yes))
-    if json:
-        tell(as_json(changed))
-    else:
-        tell(_sentence(verb, changed))
+    changed = on_store(how.store, partial(_on_queue, verb, change, jobs, how))
+    tell(as_json(changed) if how.json else _sentence(verb, changed))
     return DONE if changed.changed == changed.meant else FAILURES
 
 
 async def _on_queue(
-    verb: _Verb,
-    change: _Change,
-    jobs: tuple[int, ...],
-    which: Selection,
-    queue: Queue,
-    *,
-    yes: bool,
+    verb: _Verb, change: _Change, jobs: tuple[int, ...], how: Decision, queue: Queue
 ) -> Changed:
-    where = narrowed(await which.filter(queue), verb.states, verb.past)
+    where = narrowed(await how.which.filter(queue), verb.states, verb.past)
     if jobs:
         where = msgspec.structs.replace(where, ids=tuple(dict.fromkeys(jobs)))
         await _check_there(queue, verb, jobs)
     meant = await _count(queue, where)
-    if meant > 1 and not yes:
+    if meant > 1 and not how.yes:
         more = "more than " if meant > _COUNTED_MAX else ""
         raise MisuseError(
             f"{more}{counted(min(meant, _COUNTED_MAX), 'job')} would be {verb.past}, nothing was"

@@ -1,6 +1,8 @@
 """`mailrace limits`: how fast things may go, over all processes."""
 
 import re
+from collections.abc import Iterable
+from typing import Final
 
 import msgspec
 
@@ -13,6 +15,9 @@ from mailrace.errors import MisuseError
 from mailrace.jobs import Queue
 from mailrace.queue import LimitRow
 from mailrace.queue.limits import schedule_of
+from mailrace.queue.queuerules import QueueRules
+
+_PLACEHOLDER: Final = re.compile(r"\{(?:tenant|process|host)\}")
 
 
 class LimitStanding(LimitRow, frozen=True, kw_only=True):
@@ -79,6 +84,8 @@ def set_limit(
         store: Where it is kept, by default sqlite:///mailrace.db.
         json: Print one JSON document instead of text.
     """
+    if not name.strip():
+        raise MisuseError("the name of the limit is empty", hint="give one that queues can name")
 
     async def change(queue: Queue) -> LimitRow:
         await queue.set_limit(name, rates, margin=margin, adaptive=adaptive)
@@ -90,7 +97,7 @@ def set_limit(
 
 
 def remove(name: str, /, *, store: str | None = None, json: bool = False) -> int:
-    """Removes a limit.
+    """Removes a limit. Jobs of queues that still name it wait, and these are shown.
 
     Args:
         name: The limit.
@@ -98,15 +105,36 @@ def remove(name: str, /, *, store: str | None = None, json: bool = False) -> int
         json: Print one JSON document instead of text.
     """
 
-    async def change(queue: Queue) -> None:
+    async def change(queue: Queue) -> list[str]:
         names = [one.name for one in await queue.store.limits()]
         if not await queue.store.remove_limit(name):
             known = ", ".join(names) or "none"
             raise MisuseError(f"there is no limit {name!r}", hint=f"in this store: {known}")
+        return _waiting_for(name, await queue.store.queue_rules(), names)
 
-    on_store(store, change)
-    tell(as_json({"removed": name}) if json else f"{name} removed")
+    waiting = on_store(store, change)
+    if json:
+        tell(as_json({"removed": name, "queues": waiting}))
+    else:
+        verb = "waits" if len(waiting) == 1 else "wait"
+        tell(f"{name} removed" + (f"; {', '.join(waiting)} {verb} for it" if waiting else ""))
     return DONE
+
+
+def missing(wanted: Iterable[str], limits: Iterable[str]) -> list[str]:
+    """Those of a queue's limits that nobody has set, for no tenant, process or host either."""
+    known = list(limits)
+    return [one for one in wanted if not any(_names(one, name) for name in known)]
+
+
+def _waiting_for(name: str, rules: Iterable[QueueRules], limits: Iterable[str]) -> list[str]:
+    """The queues whose jobs wait when a limit is gone: no template makes it anew for them."""
+    templates = set(limits) - {name}
+    return sorted(
+        rule.name
+        for rule in rules
+        if any(_names(one, name) and one not in templates for one in rule.limits)
+    )
 
 
 async def _standings(queue: Queue) -> list[LimitStanding]:
@@ -126,8 +154,8 @@ async def _standings(queue: Queue) -> list[LimitStanding]:
 
 
 def _names(pattern: str, name: str) -> bool:
-    """Whether a queue's limit is this one, for some tenant."""
-    pieces = map(re.escape, pattern.split("{tenant}"))
+    """Whether a queue's limit is this one, for some tenant, process or host."""
+    pieces = map(re.escape, _PLACEHOLDER.split(pattern))
     return re.fullmatch("(.*)".join(pieces), name, re.DOTALL) is not None
 
 

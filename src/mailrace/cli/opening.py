@@ -36,7 +36,9 @@ def on_store(store: str | None, work: Callable[[Queue], Awaitable[_T]]) -> _T:
 
 
 async def _on_store(settings: Settings, work: Callable[[Queue], Awaitable[_T]]) -> _T:
-    async with open_queue(settings.store, keys=settings.keys) as queue:
+    # Looking at a store needs no keys, also where those who work on it take only sealed payloads.
+    sealed_only = settings.sealed_only and settings.keys is not None
+    async with open_queue(settings.store, keys=settings.keys, sealed_only=sealed_only) as queue:
         return await work(queue)
 
 

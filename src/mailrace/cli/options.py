@@ -18,7 +18,7 @@ class SendOptions:
     """What `send` takes beside the people.
 
     Attributes:
-        sender: Who it is from: ann@example.com or "Ann <ann@example.com>".
+        sender: Who it is from: ann@example.com or `"Ann <ann@example.com>"`.
         subject: The subject, a template: "Hello {{ name }}".
         html: The HTML template. Pictures beside it are sent along.
         text: The text template; made from the HTML where it is not given.

@@ -6,6 +6,7 @@ import msgspec
 from cyclopts import Parameter
 
 from mailrace.cli.exits import DONE
+from mailrace.cli.limits import missing
 from mailrace.cli.opening import on_store
 from mailrace.cli.output import as_json, tell
 from mailrace.cli.tables import table
@@ -173,8 +174,19 @@ def _bound(text: str, name: str) -> int | None:
 
 
 def _configured(name: str, changes: dict[str, object], store: str | None, *, json: bool) -> int:
-    rules = on_store(store, lambda queue: queue.configure(name, **changes))
-    tell(as_json(rules) if json else f"{name}: {_rules(rules)}")
+    async def change(queue: Queue) -> tuple[QueueRules, list[str]]:
+        rules = await queue.configure(name, **changes)
+        if not changes.get("limits"):
+            return rules, []
+        return rules, missing(rules.limits, [one.name for one in await queue.store.limits()])
+
+    rules, lacking = on_store(store, change)
+    if json:
+        tell(as_json(rules))
+        return DONE
+    tell(f"{name}: {_rules(rules)}")
+    for limit in lacking:
+        tell(f"there is no limit {limit!r} yet: jobs will wait for it")
     return DONE
 
 

@@ -6,9 +6,10 @@ from mailrace.cli.exits import DONE
 from mailrace.cli.opening import on_store
 from mailrace.cli.output import as_json, tell
 from mailrace.cli.tables import table, time_of
+from mailrace.cli.words import printable
 from mailrace.errors import MisuseError
 from mailrace.jobs import Queue
-from mailrace.queue.schedules import ScheduleRow
+from mailrace.queue.schedules import ScheduleRow, unreadable
 
 
 def list_schedules(*, store: str | None = None, json: bool = False) -> int:
@@ -26,7 +27,7 @@ def list_schedules(*, store: str | None = None, json: bool = False) -> int:
     if json:
         tell(as_json(found))
     else:
-        tell(_table(found) if found else "no schedules yet")
+        tell(_text(found))
     return DONE
 
 
@@ -90,24 +91,28 @@ async def _named(queue: Queue, name: str) -> ScheduleRow:
     return found[name]
 
 
-def _table(schedules: list[ScheduleRow]) -> str:
-    return table(
-        ["schedule", "cron", "zone", "kind", "queue", "state", "catch-up", "last slot"],
-        [
-            (
-                one.name,
-                one.cron,
-                one.zone,
-                one.job.kind,
-                one.job.queue,
-                _state(one),
-                one.catch_up,
-                time_of(one.last_slot_ms),
-            )
-            for one in schedules
-        ],
-        right=(),
-    )
+def _text(schedules: list[ScheduleRow]) -> str:
+    """A table of those that can be read, and a line for each other one."""
+    heads = ["schedule", "cron", "zone", "kind", "queue", "state", "catch-up", "last slot"]
+    rows = [
+        (
+            one.name,
+            one.cron,
+            one.zone,
+            one.job.kind,
+            one.job.queue,
+            _state(one),
+            one.catch_up,
+            time_of(one.last_slot_ms),
+        )
+        for one in schedules
+        if one.job is not None
+    ]
+    parts = [table(heads, rows, right=())] if rows else []
+    bad = [unreadable(one.name, one.trouble) for one in schedules if one.job is None]
+    if bad:
+        parts.append("\n".join(printable(str(error)) for error in bad))
+    return "\n\n".join(parts) or "no schedules yet"
 
 
 def _state(schedule: ScheduleRow) -> str:

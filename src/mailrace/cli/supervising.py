@@ -5,7 +5,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from mailrace.cli.duties import target_per_hour, weights
 from mailrace.cli.exits import DONE
@@ -22,6 +22,9 @@ from mailrace.queue.supervisor import Scaled, Supervisor, SupervisorEnded
 from mailrace.queue.supervisor_settings import SupervisorSettings
 from mailrace.settings import Settings
 from mailrace.wiring import Chance, describe_store, event_loop, open_store
+
+# What only `send` is set to, and what the supervisor itself goes by.
+_NOT_FOR_PROCESSES: Final = ("via", "rate", "workers", "retry", "processes", "target")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,18 +121,21 @@ def _settings(crew: Crew) -> SupervisorSettings:
 def _variables(settings: Settings) -> dict[str, str]:
     """What the processes are set to: not in their command lines, which everybody can read."""
     values = {
-        "store": settings.store,
-        "journals": settings.journals,
-        "redis": settings.redis,
-        "keys": settings.keys,
-        "queues": settings.queues,
-        "concurrency": str(settings.concurrency),
-        "buffer": str(settings.buffer),
-        "grace": str(settings.grace),
-        "keep": settings.keep,
-        "verbose": "on" if settings.verbose else "off",
+        name: getattr(settings, name)
+        for name in settings.__struct_fields__
+        if name not in _NOT_FOR_PROCESSES
     }
-    return {f"MAILRACE_{name.upper()}": value for name, value in values.items() if value}
+    return {
+        f"MAILRACE_{name.upper()}": _text(value)
+        for name, value in values.items()
+        if value is not None
+    }
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value)
 
 
 def _log(say: Say, events: Events) -> None:
@@ -146,7 +152,7 @@ def _log(say: Say, events: Events) -> None:
     events.follow(
         ProcessDied,
         lambda event: say(
-            "process died",
+            "process replaced" if event.asked else "process died",
             place=event.number,
             process=event.pid,
             why=event.why,

@@ -14,11 +14,13 @@ from mailrace.cli.metrics import address
 from mailrace.cli.opening import check_known, settings_for
 from mailrace.cli.supervising import Crew, supervise
 from mailrace.cli.working import Work, work
-from mailrace.errors import MisuseError
+from mailrace.errors import MisuseError, UnavailableError
 from mailrace.jobs import Sealer
+from mailrace.pool.rss import read_rss_bytes
 from mailrace.queue.parent import SUPERVISOR, parent_fd
 from mailrace.queue.supervisor_settings import cores
 from mailrace.settings import Settings
+from mailrace.wiring import check_redis
 
 # With a target and no bounds: what a throughput of some thousands an hour asks for.
 _LEAST: Final = 2
@@ -39,7 +41,9 @@ class WorkerOptions:
         queue: A queue, or queue:weight; may be given again. By default all of them.
         redis: A Redis beside the store, as a cache for limits and wake-ups: redis://HOST.
         keys: Opens sealed payloads: ID:BASE64, several with commas. Better as MAILRACE_KEYS.
-        processes: How many processes, by default one per core; 1 works in this very process.
+        sealed_only: Fail jobs whose payload is not sealed.
+        processes: How many processes, by default one per core; 1 works in this very process,
+            unless there is a limit on memory.
         min: The smallest number, where it is to follow the work.
         max: The largest number.
         target: Jobs that should end, over all processes: 10000/h; fewer ask for more processes,
@@ -47,6 +51,12 @@ class WorkerOptions:
         concurrency: Jobs under way at the same time, by default 20.
         buffer: Jobs at most that are claimed and not begun, by default 1000.
         grace: Seconds that jobs under way may take to end at a stop, by default 30.
+        memory: How much memory each process may use: 512M, 1.5G; by default without a limit. One
+            that stays above it ends what it has begun, and another takes its place.
+        lease: Seconds that the claims of a process hold when nothing is heard of it, by default
+            25; then others do its jobs.
+        heartbeat: Seconds after which a process tells again that it lives, and looks whether
+            others do: 0.1 to 10, less than half of --lease; by default a fifth of it, at most 5.
         keep: How long ended jobs are kept: completed=7d,failed=90d.
         verbose: Write a log line for every attempt.
         metrics: Serve metrics for Prometheus at PORT or HOST:PORT; without a host only to this
@@ -57,6 +67,7 @@ class WorkerOptions:
     queue: Annotated[tuple[str, ...], _WORK] = ()
     redis: Annotated[str | None, _WORK] = None
     keys: Annotated[str | None, _WORK] = None
+    sealed_only: Annotated[bool, _WORK] = False
     processes: Annotated[int | None, _PROCESSES] = None
     min: Annotated[int | None, _PROCESSES] = None
     max: Annotated[int | None, _PROCESSES] = None
@@ -64,6 +75,9 @@ class WorkerOptions:
     concurrency: Annotated[int | None, _PROCESS] = None
     buffer: Annotated[int | None, _PROCESS] = None
     grace: Annotated[float | None, _PROCESS] = None
+    memory: Annotated[str | None, _PROCESS] = None
+    lease: Annotated[float | None, _PROCESS] = None
+    heartbeat: Annotated[float | None, _PROCESS] = None
     keep: Annotated[str | None, _PROCESS] = None
     verbose: Annotated[bool, Parameter(name=["--verbose", "-v"]), _PROCESS] = False
     metrics: Annotated[str | None, _WATCHED] = None
@@ -89,7 +103,9 @@ def worker(app: str, /, *, options: WorkerOptions = _DEFAULT) -> int:
     say = log_for_people()
     lifeline, supervisor = _supervised(os.environ)
     processes = _processes(settings, bounds)
-    if lifeline is None and (bounds is not None or processes > 1):
+    # Also a single one that may have to be replaced needs somebody who does it.
+    supervised = bounds is not None or processes > 1 or settings.memory is not None
+    if lifeline is None and supervised:
         return supervise(
             Crew(
                 app=app,
@@ -117,7 +133,8 @@ def _settings(options: WorkerOptions) -> Settings:
     for name in ("queue", "min", "max", "metrics"):
         del flags[name]
     flags["queues"] = ",".join(options.queue) or None
-    flags["verbose"] = options.verbose or None  # without the flag the settings decide
+    for switch in ("verbose", "sealed_only"):
+        flags[switch] = flags[switch] or None  # without the flag the settings decide
     return settings_for(**flags)
 
 
@@ -155,8 +172,19 @@ def _check(settings: Settings) -> None:
     check_known(settings.store)
     duties(settings)
     target_per_hour(settings.target)
-    if settings.keys is not None:
-        Sealer.parse(settings.keys)
+    Sealer.given(settings.keys, sealed_only=settings.sealed_only)
+    if settings.redis:
+        # Here and not in each process: a supervisor would start those again and again.
+        check_redis(settings.redis)
+    if settings.memory is not None:
+        _check_memory()
+
+
+def _check_memory() -> None:
+    try:
+        read_rss_bytes()
+    except UnavailableError as error:
+        raise MisuseError(f"--memory: {error.problem}", hint=error.hint) from error
 
 
 def _supervised(environment: Mapping[str, str]) -> tuple[int | None, str]:

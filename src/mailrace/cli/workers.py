@@ -1,8 +1,12 @@
 """`mailrace workers`: who works on a store, and orders to them."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
 
 import msgspec
+from cyclopts import Parameter
 
 from mailrace.cli.exits import DONE, FAILURES
 from mailrace.cli.opening import on_store
@@ -15,7 +19,41 @@ from mailrace.queue.cluster import Cluster
 from mailrace.queue.standing import Told, WorkerView
 from mailrace.queue.supervisors import SupervisorRow
 
-_WAIT_S = 5.0
+
+@Parameter(name="*")
+@dataclass(frozen=True, kw_only=True)
+class Addressed:
+    """Who is given an order, and how the answers are shown.
+
+    Attributes:
+        target: Who: all, node:HOST, supervisor:NAME or process:ID.
+        wait: How many seconds to wait for answers.
+        store: Where they work, by default sqlite:///mailrace.db.
+        json: Print one JSON document instead of text.
+    """
+
+    target: str = "all"
+    wait: float = 5.0
+    store: str | None = None
+    json: bool = False
+
+
+class AddressedSupervisors(Addressed):
+    """For an order that only supervisors carry out.
+
+    Attributes:
+        target: Who: all, node:HOST or supervisor:NAME.
+    """
+
+
+_ALL = Addressed()
+_SUPERVISORS = AddressedSupervisors()
+
+
+class _Order(Protocol):
+    """One of the cluster's orders."""
+
+    def __call__(self, cluster: Cluster, /, *, target: str, wait_s: float) -> Awaitable[Told]: ...
 
 
 class Staff(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,144 +85,66 @@ def workers(*, store: str | None = None, json: bool = False) -> int:
     return DONE
 
 
-def pause(
-    *, target: str = "all", wait: float = _WAIT_S, store: str | None = None, json: bool = False
-) -> int:
-    """Has processes begin nothing more; what is under way goes on.
-
-    Args:
-        target: Who: all, node:HOST, supervisor:NAME or process:ID.
-        wait: How many seconds to wait for answers.
-        store: Where they work, by default sqlite:///mailrace.db.
-        json: Print one JSON document instead of text.
-    """
-    return _told(lambda cluster: cluster.pause(target, wait_s=wait), store, json=json)
+def pause(*, to: Addressed = _ALL) -> int:
+    """Has processes begin nothing more; what is under way goes on."""
+    return _tell_them(Cluster.pause, to)
 
 
-def resume(
-    *, target: str = "all", wait: float = _WAIT_S, store: str | None = None, json: bool = False
-) -> int:
-    """Has paused processes go on.
-
-    Args:
-        target: Who: all, node:HOST, supervisor:NAME or process:ID.
-        wait: How many seconds to wait for answers.
-        store: Where they work, by default sqlite:///mailrace.db.
-        json: Print one JSON document instead of text.
-    """
-    return _told(lambda cluster: cluster.resume(target, wait_s=wait), store, json=json)
+def resume(*, to: Addressed = _ALL) -> int:
+    """Has paused processes go on."""
+    return _tell_them(Cluster.resume, to)
 
 
-def drain(
-    *, target: str = "all", wait: float = _WAIT_S, store: str | None = None, json: bool = False
-) -> int:
-    """Has processes and supervisors end what is under way, and leave.
-
-    Args:
-        target: Who: all, node:HOST, supervisor:NAME or process:ID.
-        wait: How many seconds to wait for answers.
-        store: Where they work, by default sqlite:///mailrace.db.
-        json: Print one JSON document instead of text.
-    """
-    return _told(lambda cluster: cluster.drain(target, wait_s=wait), store, json=json)
+def drain(*, to: Addressed = _ALL) -> int:
+    """Has processes and supervisors end what is under way, and leave."""
+    return _tell_them(Cluster.drain, to)
 
 
-def stop(
-    *, target: str = "all", wait: float = _WAIT_S, store: str | None = None, json: bool = False
-) -> int:
-    """Has processes and supervisors leave as drain does; given twice, supervisors hurry.
-
-    Args:
-        target: Who: all, node:HOST, supervisor:NAME or process:ID.
-        wait: How many seconds to wait for answers.
-        store: Where they work, by default sqlite:///mailrace.db.
-        json: Print one JSON document instead of text.
-    """
-    return _told(lambda cluster: cluster.stop(target, wait_s=wait), store, json=json)
+def stop(*, to: Addressed = _ALL) -> int:
+    """Has processes and supervisors leave as drain does; given twice, supervisors hurry."""
+    return _tell_them(Cluster.stop, to)
 
 
-def restart(
-    *, target: str = "all", wait: float = _WAIT_S, store: str | None = None, json: bool = False
-) -> int:
-    """Has processes be replaced, those of a supervisor one after the other.
-
-    Args:
-        target: Who: all, node:HOST, supervisor:NAME or process:ID.
-        wait: How many seconds to wait for answers.
-        store: Where they work, by default sqlite:///mailrace.db.
-        json: Print one JSON document instead of text.
-    """
-    return _told(lambda cluster: cluster.restart(target, wait_s=wait), store, json=json)
+def restart(*, to: Addressed = _ALL) -> int:
+    """Has processes be replaced, those of a supervisor one after the other."""
+    return _tell_them(Cluster.restart, to)
 
 
-def scale(
-    processes: int,
-    /,
-    *,
-    target: str = "all",
-    wait: float = _WAIT_S,
-    store: str | None = None,
-    json: bool = False,
-) -> int:
+def scale(processes: int, /, *, to: AddressedSupervisors = _SUPERVISORS) -> int:
     """Has each supervisor keep so many processes.
 
     Args:
         processes: How many.
-        target: Who: all, node:HOST or supervisor:NAME.
-        wait: How many seconds to wait for answers.
-        store: Where they work, by default sqlite:///mailrace.db.
-        json: Print one JSON document instead of text.
     """
-    return _told(lambda cluster: cluster.scale(processes, target, wait_s=wait), store, json=json)
+    return _tell_them(partial(Cluster.scale, processes=processes), to)
 
 
-def start(
-    processes: int = 1,
-    /,
-    *,
-    target: str = "all",
-    wait: float = _WAIT_S,
-    store: str | None = None,
-    json: bool = False,
-) -> int:
+def start(processes: int = 1, /, *, to: AddressedSupervisors = _SUPERVISORS) -> int:
     """Has each supervisor start so many more processes.
 
     Args:
         processes: How many, by default one.
-        target: Who: all, node:HOST or supervisor:NAME.
-        wait: How many seconds to wait for answers.
-        store: Where they work, by default sqlite:///mailrace.db.
-        json: Print one JSON document instead of text.
     """
-    return _told(lambda cluster: cluster.start(processes, target, wait_s=wait), store, json=json)
+    return _tell_them(partial(Cluster.start, processes=processes), to)
 
 
-def reset_breakers(
-    *, target: str = "all", wait: float = _WAIT_S, store: str | None = None, json: bool = False
-) -> int:
-    """Has processes try all kinds of jobs again, also those that failed too often.
-
-    Args:
-        target: Who: all, node:HOST, supervisor:NAME or process:ID.
-        wait: How many seconds to wait for answers.
-        store: Where they work, by default sqlite:///mailrace.db.
-        json: Print one JSON document instead of text.
-    """
-    return _told(lambda cluster: cluster.reset_breakers(target, wait_s=wait), store, json=json)
+def reset_breakers(*, to: Addressed = _ALL) -> int:
+    """Has processes try all kinds of jobs again, also those that failed too often."""
+    return _tell_them(Cluster.reset_breakers, to)
 
 
-def _told(order: Callable[[Cluster], Awaitable[Told]], store: str | None, *, json: bool) -> int:
+def _tell_them(order: _Order, to: Addressed) -> int:
     """Gives an order and shows what everybody answered; exit code 1 if not everybody did it."""
 
     async def give(queue: Queue) -> Told:
         try:
-            return await order(Cluster(queue.store))
+            return await order(Cluster(queue.store), target=to.target, wait_s=to.wait)
         except ConflictError as error:  # nobody is there: nothing was done
             hint = "look with mailrace workers who is there"
             raise MisuseError(error.problem, hint=hint) from error
 
-    told = on_store(store, give)
-    if json:
+    told = on_store(to.store, give)
+    if to.json:
         tell(as_json(told))
     else:
         done = {True: "", False: "not done: "}

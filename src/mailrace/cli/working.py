@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
+import sys
 import threading
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -19,13 +20,17 @@ from mailrace.cli.together import Together
 from mailrace.clock import Clock, SystemClock
 from mailrace.events import Events
 from mailrace.jobs import Handlers, Sealer, Worker
+from mailrace.queue.memory import MIB, MemoryUsedUp
 from mailrace.queue.parent import parent_gone
 from mailrace.settings import Settings
 from mailrace.wiring import Chance, connections_of, describe_store, event_loop, open_store
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
-# After the second signal: handlers that do not let themselves be cancelled have so long.
+# At the very end: handlers that do not let themselves be cancelled have so long.
 _PATIENCE_S: Final = 5.0
+# A thread that wants to go on, the store's or a handler's, waits so long for the event loop and not
+# 5 ms: what they do is short, and a transaction needs many turns (benchmarks/bench_queue.py).
+_SWITCH_S: Final = 0.0005
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +53,7 @@ class Work:
 
 def work(order: Work) -> int:
     """Works until a signal or an order ends it; returns the exit code."""
+    sys.setswitchinterval(_SWITCH_S)
     with asyncio.Runner(loop_factory=event_loop()) as runner:
         return runner.run(_work(order))
 
@@ -57,6 +63,7 @@ async def _work(order: Work) -> int:
     clock, chance = SystemClock(), Chance()
     events = Events() if settings.verbose else Sparing()
     log_work(order.say, events, attempts=settings.verbose)
+    events.follow(MemoryUsedUp, lambda event: _log_memory(order.say, event))
     stored = await open_store(settings.store, journals=settings.journals, redis=settings.redis)
     try:
         check_journals(stored.journals)
@@ -69,7 +76,7 @@ async def _work(order: Work) -> int:
             rng=chance.rng,
             events=events,
             settings=duties(settings),
-            sealer=None if settings.keys is None else Sealer.parse(settings.keys),
+            sealer=Sealer.given(settings.keys, sealed_only=settings.sealed_only),
             supervisor=order.supervisor,
         )
         if isinstance(events, Sparing):
@@ -90,6 +97,8 @@ async def _work(order: Work) -> int:
         ):
             _introduce(order, connections_of(stored.store))
             await worker.run()
+            if worker.restart:  # nobody would come to kill it
+                _insist(REPLACE)
     finally:
         await stored.store.close()
     _sum_up(order.say, worker, clock.monotonic_s() - began_s)
@@ -106,9 +115,21 @@ def _introduce(order: Work, connections: int | None) -> None:
     }
     if connections is not None:
         facts["connections"] = connections
+    if settings.memory is not None:
+        facts["memory"] = settings.memory
     if order.supervisor:
         facts["supervisor"] = order.supervisor
     order.say("working", **facts, pid=os.getpid())
+
+
+def _log_memory(say: Say, event: MemoryUsedUp) -> None:
+    say(
+        "above its memory limit: draining, to be replaced",
+        used_mib=round(event.used_bytes / MIB, 1),
+        limit_mib=round(event.limit_bytes / MIB, 1),
+        start_mib=round(event.start_bytes / MIB, 1),
+        pid=os.getpid(),
+    )
 
 
 def _sum_up(say: Say, worker: Worker, took_s: float) -> None:
@@ -142,7 +163,7 @@ async def _signals(worker: Worker, order: Work, clock: Clock) -> AsyncIterator[N
         for number in _SIGNALS:
             loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_DFL)
-        _insist()
+        _insist(STOPPED)
 
     for number in _SIGNALS:
         loop.add_signal_handler(number, stop)
@@ -173,11 +194,11 @@ async def _orphaned(worker: Worker, order: Work) -> AsyncIterator[None]:
         watching.cancel()
 
 
-def _insist() -> None:
+def _insist(code: int) -> None:
     """Ends the process also where a handler goes on all the same.
 
     What such a handler had begun is in the journal: others find it as after a crash.
     """
-    timer = threading.Timer(_PATIENCE_S, os._exit, [STOPPED])
+    timer = threading.Timer(_PATIENCE_S, os._exit, [code])
     timer.daemon = True
     timer.start()

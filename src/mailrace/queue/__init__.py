@@ -5,6 +5,7 @@ from mailrace.queue.batches import Batch, BatchReport, Reason, queue_of
 from mailrace.queue.jobs import ClaimedJob, Enqueued, Lane, NewJob
 from mailrace.queue.journal import boot_id
 from mailrace.queue.limits import LimitRow
+from mailrace.queue.memory import MemoryUsedUp
 from mailrace.queue.rescue import Rescued, Rescuer
 from mailrace.queue.runner import End, Runner, RunnerSettings
 from mailrace.queue.session import Place, node_of
@@ -27,6 +28,7 @@ __all__ = [
     "Lane",
     "LeaseLost",
     "LimitRow",
+    "MemoryUsedUp",
     "NewJob",
     "Place",
     "Reason",

@@ -2,6 +2,8 @@
 
 import msgspec
 
+from mailrace.errors import MisuseError
+from mailrace.queue.jobs import NewJob, read_job
 from mailrace.queue.states import FINAL, JobState
 
 
@@ -69,6 +71,23 @@ class Reason(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     detail: str
     jobs: int
+
+
+def read_completion(name: str, text: str | bytes | None) -> NewJob | None:
+    """The completion job of a batch as the stores keep it; `None` where it has none.
+
+    Raises:
+        MisuseError: Somebody damaged it, or a newer version wrote it.
+    """
+    if text is None:
+        return None
+    job, trouble = read_job(text)
+    if job is None:
+        raise MisuseError(
+            f"the completion job of the batch {name!r} cannot be read: {trouble}",
+            hint="use the version that made it; until then the batch is not completed",
+        )
+    return job
 
 
 def queue_of(batch_id: int) -> str:

@@ -51,6 +51,7 @@ class ProcessDied:
         pid: 0 where it could not even be started.
         why: One line: its exit code, the signal's name, or why it could not be started.
         again_in_s: When its replacement comes.
+        asked: It asked for it: nothing is wrong with it that it did not tell itself.
     """
 
     number: int
@@ -58,6 +59,7 @@ class ProcessDied:
     why: str
     lived_s: float
     again_in_s: float
+    asked: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -209,7 +211,12 @@ class Child:
             again_in_s = 0.0
         self._events.emit(
             ProcessDied(
-                number=self.number, pid=pid, why=why, lived_s=lived_s, again_in_s=again_in_s
+                number=self.number,
+                pid=pid,
+                why=why,
+                lived_s=lived_s,
+                again_in_s=again_in_s,
+                asked=asked,
             )
         )
         return again_in_s

@@ -66,6 +66,20 @@ class NewJob(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.unique is None and self.idempotency is None
 
 
+_NEW_JOB = msgspec.json.Decoder(NewJob)
+
+
+def read_job(text: str | bytes) -> tuple[NewJob | None, str]:
+    """A job to come as the stores keep it, or why it cannot be read.
+
+    Somebody may have damaged it, or a newer version have written it: that stops no other job.
+    """
+    try:
+        return _NEW_JOB.decode(text), ""
+    except (msgspec.MsgspecError, RecursionError) as error:
+        return None, str(error)
+
+
 class Enqueued(msgspec.Struct, frozen=True, gc=False):
     """What an enqueue answers.
 

@@ -17,6 +17,7 @@ from mailrace.queue.drafting import Drafting, JobChoices
 from mailrace.queue.jobrows import EndedCount, JobDetail, JobFilter, JobRow
 from mailrace.queue.jobs import Enqueued, NewJob
 from mailrace.queue.limits import LimitRow, is_made_from, is_template
+from mailrace.queue.payloadkeys import PayloadKeys
 from mailrace.queue.queuerules import QueueRules
 from mailrace.queue.schedules import ScheduleRow
 from mailrace.queue.states import REVIVABLE, WAITING
@@ -38,6 +39,8 @@ class Queue:
     def __init__(self, store: Store, drafting: Drafting) -> None:
         self.store = store
         self._drafting = drafting
+        self.keys = PayloadKeys(store, drafting)
+        """With which keys stored payloads are sealed."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -336,6 +339,7 @@ class Queue:
 
         Raises:
             ConflictError: There is no such schedule.
+            MisuseError: It cannot be read.
         """
         await self._pause_schedule(name, paused=True)
 
@@ -344,6 +348,7 @@ class Queue:
 
         Raises:
             ConflictError: There is no such schedule.
+            MisuseError: It cannot be read.
         """
         await self._pause_schedule(name, paused=False)
 

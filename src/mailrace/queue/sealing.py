@@ -50,6 +50,16 @@ def looks_sealed(payload: bytes) -> bool:
     return _LOOKS_SEALED.match(payload) is not None
 
 
+def key_of(payload: bytes) -> str | None:
+    """The id of the key that a payload is sealed with; None if it is not sealed.
+
+    Raises:
+        RejectedError: It looks sealed and is no box.
+        UnavailableError: It is a box of a newer version.
+    """
+    return _parse_box(payload).key if payload.startswith(_HEAD) else None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SealingKey:
     """A secret and the name under which boxes refer to it.
@@ -114,8 +124,38 @@ class Sealer:
         keys = [_parse_key(part, number) for number, part in enumerate(parts, 1)]
         return cls(keys, allow_plain=allow_plain)
 
+    @classmethod
+    def given(cls, keys: str | None, *, sealed_only: bool = False) -> Self | None:
+        """The sealer that somebody's settings ask for; `None` where there are no keys.
+
+        Args:
+            keys: As for `parse`.
+            sealed_only: A payload that is not sealed is refused, which needs keys.
+
+        Raises:
+            MisuseError: As `parse`; or only sealed payloads are wanted, and there are no keys.
+        """
+        if keys is not None:
+            return cls.parse(keys, allow_plain=not sealed_only)
+        if sealed_only:
+            raise MisuseError(
+                "sealed_only is set, and there are no keys",
+                hint="give keys; commands take them from MAILRACE_KEYS",
+            )
+        return None
+
     def __repr__(self) -> str:
         return f"Sealer(seals with {self._first_id!r}, opens {', '.join(self._ciphers)})"
+
+    @property
+    def key_ids(self) -> tuple[str, ...]:
+        """The ids of its keys; it seals with the first."""
+        return tuple(self._ciphers)
+
+    @property
+    def allows_plain(self) -> bool:
+        """Whether what is not sealed is let through."""
+        return self._allow_plain
 
     def seal(self, payload: bytes, *, about: bytes, nonce: bytes) -> bytes:
         """The payload as a box, which is a JSON value of about four thirds of its length.
@@ -175,7 +215,8 @@ class Sealer:
     def resealed(self, sealed: bytes, *, about: bytes, nonce: bytes) -> bytes | None:
         """The same payload under the first key; None if it is sealed with that already.
 
-        A plain payload is sealed, unless plain ones are not allowed.
+        A plain payload is sealed, unless plain ones are not allowed. All are opened, so that the
+        answer says that they can be.
 
         Raises:
             UnavailableError: As for `open`.
@@ -185,9 +226,10 @@ class Sealer:
         if not sealed.startswith(_HEAD):
             return self.seal(self._plain(sealed), about=about, nonce=nonce)
         box = _parse_box(sealed)
+        payload = self._open_box(box, about)
         if box.key == self._first_id:
             return None
-        return self.seal(self._open_box(box, about), about=about, nonce=nonce)
+        return self.seal(payload, about=about, nonce=nonce)
 
     def _plain(self, payload: bytes) -> bytes:
         if self._allow_plain:

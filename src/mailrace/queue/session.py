@@ -14,6 +14,7 @@ import msgspec
 
 from mailrace.clock import Clock
 from mailrace.errors import ConflictError, MailraceError, UnavailableError
+from mailrace.queue.heartbeat import heartbeat_of
 from mailrace.queue.jobs import ClaimedJob, Finished
 from mailrace.queue.journal import Journal
 from mailrace.queue.processes import NewProcess, Vitals
@@ -22,7 +23,6 @@ from mailrace.queue.store import Store
 
 # Others look every five seconds: what a dead process held runs again within half a minute.
 LEASE_S = 25.0
-_RENEWALS = 5
 # A store that does not answer is not waited for any longer when the process is to end.
 _LEAVE_S = 1.0
 
@@ -88,6 +88,7 @@ class Session:
         *,
         vitals: Callable[[], Vitals],
         lease_s: float,
+        heartbeat_s: float,
         until_s: float,
         clock: Clock,
     ) -> None:
@@ -96,6 +97,7 @@ class Session:
         self._renew = renew
         self._vitals = vitals
         self._lease_s = lease_s
+        self._heartbeat_s = heartbeat_s
         self._until_s = until_s
         self._over = False
         self.trouble: Exception | None = None
@@ -114,6 +116,7 @@ class Session:
         process: NewProcess,
         vitals: Callable[[], Vitals] = Vitals,
         lease_s: float = LEASE_S,
+        heartbeat_s: float | None = None,
     ) -> Self:
         """Registers this process; the journal is there before anything can be claimed.
 
@@ -121,6 +124,7 @@ class Session:
             process: What it is; journal and node come from the place.
             vitals: Asked from the thread that renews.
             lease_s: How long its claims hold without a renewal.
+            heartbeat_s: How often they are renewed, if not as `heartbeat_of` says.
         """
         journal = Journal.create(place.journals / f"{name}.journal", place.boot)
         until_s = clock.monotonic_s() + lease_s
@@ -137,6 +141,7 @@ class Session:
             renew,
             vitals=vitals,
             lease_s=lease_s,
+            heartbeat_s=heartbeat_of(lease_s, heartbeat_s),
             until_s=until_s,
             clock=clock,
         )
@@ -184,7 +189,7 @@ class Session:
         await asyncio.to_thread(self._thread.join)  # it may be waiting for a locked store
 
     def _keep_alive(self) -> None:
-        while not self._closing.wait(self._lease_s / _RENEWALS):
+        while not self._closing.wait(self._heartbeat_s):
             asked_s = self._clock.monotonic_s()
             try:
                 known = self._renew(self._vitals())

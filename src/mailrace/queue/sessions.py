@@ -10,6 +10,7 @@ from mailrace.events import Events
 from mailrace.lifecycle import Tasks
 from mailrace.queue.attempts import released
 from mailrace.queue.finisher import Finisher
+from mailrace.queue.heartbeat import HEARTBEAT_S
 from mailrace.queue.processes import NewProcess, Vitals
 from mailrace.queue.session import LEASE_S, Place, Session
 from mailrace.queue.store import Store
@@ -45,6 +46,7 @@ class Sessions:
         events: Events,
         vitals: Callable[[], Vitals] = Vitals,
         lease_s: float = LEASE_S,
+        heartbeat_s: float = HEARTBEAT_S,
     ) -> None:
         self._store = store
         self._place = place
@@ -56,6 +58,7 @@ class Sessions:
         self._events = events
         self._vitals = vitals
         self._lease_s = lease_s
+        self._heartbeat_s = heartbeat_s
 
     async def live(self, ending: Callable[[], bool]) -> Session:
         """The session, or a new one where its leases have run out.
@@ -81,6 +84,7 @@ class Sessions:
             process=self._process,
             vitals=self._vitals,
             lease_s=self._lease_s,
+            heartbeat_s=self._heartbeat_s,
         )
         return session
 

@@ -24,6 +24,7 @@ from mailrace.queue.processes import NewProcess, ProcessRow, Vitals
 from mailrace.queue.queuerules import QueueRules
 from mailrace.queue.schedules import ScheduleRow
 from mailrace.queue.states import JobState
+from mailrace.queue.storedpayloads import Payloads
 
 
 class Intake(Protocol):
@@ -283,10 +284,16 @@ class Rules(Protocol):
         """Raises the pace of slowed limits by a step, each once in `every_s`; returns how many."""
         ...
 
-    async def schedules(self) -> list[ScheduleRow]: ...
+    async def schedules(self) -> list[ScheduleRow]:
+        """All of them, by name; one whose job cannot be read has none, and says why."""
+        ...
 
     async def put_schedule(self, schedule: ScheduleRow) -> None:
-        """Makes or changes a schedule; one that is there keeps its last slot."""
+        """Makes or changes a schedule; one that is there keeps its last slot.
+
+        Raises:
+            MisuseError: It is one whose job could not be read.
+        """
         ...
 
     async def remove_schedule(self, name: str) -> bool: ...
@@ -353,7 +360,14 @@ class Upkeep(Protocol):
     """What somebody has to do now and then; every call is bounded and safe to repeat."""
 
     async def complete_batches(self) -> int:
-        """Makes the completion jobs of sealed batches that are final; returns how many."""
+        """Makes the completion jobs of sealed batches that are final; returns how many.
+
+        One that cannot be made holds up no other.
+
+        Raises:
+            MisuseError: A completion job cannot be read; when all others are made.
+            ConflictError: One is not taken in for now.
+        """
         ...
 
     async def expire(self, *, limit: int = 1000) -> int:
@@ -369,7 +383,7 @@ class Upkeep(Protocol):
         ...
 
 
-class Store(Intake, Claims, Desk, Rules, Fleet, Figures, Upkeep, Protocol):
+class Store(Intake, Claims, Desk, Payloads, Rules, Fleet, Figures, Upkeep, Protocol):
     """All of it: what a process opens once."""
 
     async def close(self) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 from mailrace.clock import Clock
 from mailrace.errors import ConflictError
 from mailrace.queue.cron import CatchUp, CronExpression, CronSchedule, due
-from mailrace.queue.schedules import ScheduleRow
+from mailrace.queue.schedules import ScheduleRow, unreadable
 from mailrace.queue.states import JobState
 from mailrace.queue.store import Store
 
@@ -104,10 +104,13 @@ class Upkeep:
         now_s = await self._store.now_ms() / 1000
         for row in await self._store.schedules():
             if not row.paused:
-                # Each by itself: one whose zone this machine does not know stops no other.
+                # Each by itself: one that cannot be read, or whose zone this machine does not
+                # know, stops no other.
                 await self._do(partial(self._fire, row, now_s))
 
     async def _fire(self, row: ScheduleRow, now_s: float) -> None:
+        if row.job is None:
+            raise unreadable(row.name, row.trouble)
         last_ms = row.created_ms if row.last_slot_ms is None else row.last_slot_ms
         for slot_s in due(self._schedule(row), last_ms / 1000, now_s, grace_s=_ON_TIME_S):
             # While its queue takes nothing in a slot waits; it may be caught up with.

@@ -5,7 +5,7 @@ import asyncio
 import msgspec
 import pytest
 
-from mailrace.errors import ConflictError
+from mailrace.errors import ConflictError, MisuseError
 from mailrace.queue import JobState, NewJob, Step, Store
 from mailrace.queue.jobrows import JobFilter
 from tests.queue.houses import (
@@ -23,6 +23,11 @@ from tests.queue.houses import (
 )  # fmt: skip
 
 DONE = NewJob(kind="done", payload=msgspec.Raw(b'{"to":"done"}'), queue="after")
+# As a newer version might write them, or somebody by hand.
+UNREADABLE = {
+    "lane": msgspec.structs.replace(DONE, lane="express"),
+    "kind": msgspec.structs.replace(DONE, kind=5),
+}
 
 
 async def opened(store: Store, jobs: int, name: str = "batch") -> int:
@@ -218,6 +223,41 @@ async def test_a_completion_job_is_made_once_when_all_jobs_are_final(
     assert await store.complete_batches() == 0
     (job,) = await claim_of(store, process_id, queue="after")
     assert (job.kind, msgspec.json.decode(job.payload)) == ("done", {"to": "done"})
+
+
+@pytest.mark.parametrize("field", UNREADABLE)
+async def test_a_completion_job_that_cannot_be_read_is_named_and_holds_up_no_other(
+    store: Store, field: str
+) -> None:
+    for name, job in (("first", DONE), ("bad", UNREADABLE[field]), ("last", DONE)):
+        batch = await store.open_batch(name, "kind", b"{}", completion=job)
+        await store.seal_batch(batch.id)
+    for _ in range(2):
+        with pytest.raises(MisuseError, match=f"of the batch 'bad' cannot be read: .*{field}"):
+            await store.complete_batches()
+        completed = {batch.name for batch in await store.batches() if batch.completed}
+        assert completed == {"first", "last"}
+        assert await queue_counts(store, "after") == {JobState.AVAILABLE: 2}
+        assert len(await store.find(JobFilter())) == 2
+
+
+async def test_a_completion_job_that_cannot_be_read_shows_beside_one_that_has_to_wait(
+    store: Store,
+) -> None:
+    sealed = await store.open_batch("sealed", "kind", b"{}")
+    await store.seal_batch(sealed.id)
+    refused = msgspec.structs.replace(DONE, batch_id=sealed.id)
+    out_of_range = msgspec.structs.replace(DONE, priority=99)
+    for name, job in (("waits", refused), ("bad", UNREADABLE["kind"]), ("wrong", out_of_range)):
+        batch = await store.open_batch(name, "kind", b"{}", completion=job)
+        await store.seal_batch(batch.id)
+    good = await store.open_batch("good", "kind", b"{}", completion=DONE)
+    await store.seal_batch(good.id)
+    with pytest.raises(MisuseError, match="'bad' cannot be read"):
+        await store.complete_batches()
+    completed = {batch.name for batch in await store.batches() if batch.completed}
+    assert completed == {"sealed", "good"}
+    assert await queue_counts(store, "after") == {JobState.AVAILABLE: 1}
 
 
 async def test_an_empty_batch_is_completed_when_it_is_sealed(store: Store) -> None:

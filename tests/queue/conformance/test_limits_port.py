@@ -244,6 +244,15 @@ async def test_a_limit_that_is_changed_goes_on_from_where_its_slots_are(
     assert (row.rates, row.pace) == (rates, 0.5)
 
 
+async def test_a_limit_that_is_raised_far_is_used_soon(house: House, store: Store) -> None:
+    """Slots that were taken under the old one, hours ahead, are no reason to wait for them."""
+    for _ in range(3):
+        await store.take_slots("relay", limit("1/h"), span_s=1.0)
+    await (await house.opened()).set_limit(limit("100/s"))
+    taken = await store.take_slots("relay", None, span_s=1.0)
+    assert taken.first_in_s <= 2.0
+
+
 async def test_a_limit_slows_down_once_in_its_cool_down(house: House, store: Store) -> None:
     other = await house.opened()
     await store.set_limit(limit(adaptive=True))

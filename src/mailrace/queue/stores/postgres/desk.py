@@ -1,12 +1,19 @@
 """Where people look at jobs and decide, on PostgreSQL."""
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
 from mailrace.queue.jobrows import AttemptRow, EndedCount, JobDetail, JobFilter, JobRow
 from mailrace.queue.states import FINAL, REVIVABLE, JobState
+from mailrace.queue.storedpayloads import (
+    PAGE_BYTES,
+    PayloadChange,
+    PlannedJob,
+    StoredPayload,
+)
 from mailrace.queue.stores.postgres.parts import Part, structs
 
 _ALL: Final = 2**31 - 1
@@ -75,6 +82,35 @@ class Desk(Part):
 
     async def ended_counts(self, where: JobFilter) -> list[EndedCount]:
         return structs(EndedCount, await self.desk.rows("ended_counts", **_values(where)))
+
+    async def payloads(self, after_id: int, *, limit: int = 500) -> list[StoredPayload]:
+        rows = await self.desk.rows(
+            "payloads", after_id=after_id, limit=limit, most_bytes=PAGE_BYTES
+        )
+        return [
+            StoredPayload(job_id, JobState(state), lease, kind, queue, batch_id, msgspec.Raw(text))
+            for job_id, state, lease, kind, queue, batch_id, text in rows
+        ]
+
+    async def replace_payloads(self, changes: Sequence[PayloadChange]) -> list[int]:
+        rows = await self.desk.rows(
+            "payload_replace",
+            ids=[change.id for change in changes],
+            leases=[change.lease for change in changes],
+            payloads=[change.payload.decode() for change in changes],
+        )
+        return [job_id for (job_id,) in rows]
+
+    async def planned_jobs(self) -> list[PlannedJob]:
+        rows = await self.desk.rows("planned_jobs")
+        return [
+            PlannedJob(source=source, name=name, job=msgspec.Raw(job)) for source, name, job in rows
+        ]
+
+    async def replace_planned(self, planned: PlannedJob, job: bytes) -> bool:
+        name = "schedule_replace" if planned.source == "schedule" else "completion_replace"
+        values = {"name": planned.name, "expected": bytes(planned.job).decode()}
+        return await self.desk.run(name, **values, job=job.decode()) == 1
 
     async def _count(self, name: str, where: JobFilter, limit: int, **values: Any) -> int:
         count: int = await self.desk.one(name, **_values(where), limit=limit, **values)

@@ -1,18 +1,22 @@
 """What holds for everybody, on PostgreSQL: queues, limits, schedules."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from mailrace.pool.limiter import Slots
-from mailrace.queue.jobs import NewJob
+from mailrace.queue.jobs import read_job
 from mailrace.queue.limits import CommonSlot, LimitRow, schedule_of
 from mailrace.queue.queuerules import QueueRules
 from mailrace.queue.refusals import no_limit, no_schedule
-from mailrace.queue.schedules import ScheduleRow
+from mailrace.queue.schedules import ScheduleRow, stored_schedule, unreadable, write_job
 from mailrace.queue.stores.postgres import gates
 from mailrace.queue.stores.postgres.parts import Part, structs
+
+_SCHEDULE: Final = (
+    "name", "cron", "zone", "catch_up", "job", "paused", "last_slot_ms", "created_ms",
+)  # fmt: skip
 
 
 class Rules(Part):
@@ -89,11 +93,11 @@ class Rules(Part):
         return await self.desk.run("limits_quicken", step=step, every_s=every_s)
 
     async def schedules(self) -> list[ScheduleRow]:
-        return [_schedule(row) for row in await self.desk.rows("schedules")]
+        return [stored_schedule(_SCHEDULE, row) for row in await self.desk.rows("schedules")]
 
     async def put_schedule(self, schedule: ScheduleRow) -> None:
         values = msgspec.structs.asdict(schedule)
-        values["job"] = msgspec.json.encode(schedule.job).decode()
+        values["job"] = write_job(schedule)
         async with self.desk.transaction() as transaction:
             await transaction.run("schedule_put", **values)
 
@@ -102,10 +106,14 @@ class Rules(Part):
 
     async def fire(self, name: str, slot_ms: int) -> bool:
         async with self.desk.transaction() as transaction:
+            text = await transaction.one("schedule_job", name=name)
+            if text is None:
+                raise no_schedule(name)
             if not await transaction.run("slot_fire", name=name, slot_ms=slot_ms):
-                if await transaction.one("schedule_known", name=name) is None:
-                    raise no_schedule(name)
                 return False
+            job, trouble = read_job(text)
+            if job is None:
+                raise unreadable(name, trouble)
             job_id: int = await transaction.one("slot_enqueue", name=name)
             await transaction.run("slot_job", name=name, slot_ms=slot_ms, job_id=job_id)
         return True
@@ -118,8 +126,3 @@ def _limit_values(limit: LimitRow) -> dict[str, Any]:
         "interval_s": schedule.interval_s,
         "grace_s": schedule.grace_s,
     }
-
-
-def _schedule(row: tuple[Any, ...]) -> ScheduleRow:
-    values = dict(zip(ScheduleRow.__struct_fields__, row, strict=True))
-    return ScheduleRow(**values | {"job": msgspec.json.decode(values["job"], type=NewJob)})

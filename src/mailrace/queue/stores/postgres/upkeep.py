@@ -2,7 +2,8 @@
 
 from typing import Final
 
-from mailrace.errors import ConflictError, MailraceError, MisuseError
+from mailrace.errors import ConflictError, MisuseError
+from mailrace.queue.batches import read_completion
 from mailrace.queue.states import JobState
 from mailrace.queue.stores.postgres import gates, partitions
 from mailrace.queue.stores.postgres.parts import Part
@@ -22,17 +23,19 @@ class Upkeep(Part):
 
     async def complete_batches(self) -> int:
         made = 0
-        refused: MailraceError | None = None
-        for (batch_id,) in await self.desk.rows("batches_final"):
+        wrong: MisuseError | None = None
+        refused: ConflictError | None = None
+        for batch_id, name, completion in await self.desk.rows("batches_final"):
             try:
+                read_completion(name, completion)
                 made += await self.desk.one("batch_complete", batch_id=batch_id) or 0
-            except (
-                ConflictError,
-                MisuseError,
-            ) as error:  # one that cannot be made must not hold up the others
+            except ConflictError as error:  # one that cannot be made must not hold up the others
                 refused = refused or error
-        if refused is not None:
-            raise refused
+            except MisuseError as error:
+                wrong = wrong or error
+        trouble = wrong or refused
+        if trouble is not None:
+            raise trouble
         return made
 
     async def expire(self, *, limit: int = 1000) -> int:

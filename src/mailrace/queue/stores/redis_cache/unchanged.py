@@ -38,6 +38,9 @@ class Unchanged:
         self.delete = store.delete
         self.ended_counts = store.ended_counts
 
+        self.payloads, self.replace_payloads = store.payloads, store.replace_payloads
+        self.planned_jobs, self.replace_planned = store.planned_jobs, store.replace_planned
+
         self.queue_rules = store.queue_rules
         self.set_queue = store.set_queue
         self.limits = store.limits

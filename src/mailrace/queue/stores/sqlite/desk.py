@@ -1,12 +1,19 @@
 """Where people look at the jobs of the SQLite store and decide."""
 
 import sqlite3
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 
 from mailrace.queue.jobrows import AttemptRow, EndedCount, JobDetail, JobFilter, JobRow
 from mailrace.queue.states import FINAL, REVIVABLE, WAITING, JobState
+from mailrace.queue.storedpayloads import (
+    PAGE_BYTES,
+    PayloadChange,
+    PlannedJob,
+    StoredPayload,
+)
 from mailrace.queue.stores.sqlite.base import Base
 from mailrace.queue.stores.sqlite.choosing import (
     choose,
@@ -48,11 +55,7 @@ class Desk(Base):
         return cancelled + run(connection, "ask_cancel")
 
     async def cancels(self, process_id: int) -> list[int]:
-        return await self._look(self._cancels, process_id)
-
-    def _cancels(self, process_id: int) -> list[int]:
-        rows = self._connection.execute(statement("cancels"), {"process_id": process_id}).fetchall()
-        return [job_id for (job_id,) in rows]
+        return [job_id for (job_id,) in await self._rows("cancels", process_id=process_id)]
 
     async def revive(self, where: JobFilter, *, limit: int = 10_000) -> int:
         revived = await self._write(self._revive, where, limit)
@@ -96,6 +99,34 @@ class Desk(Base):
 
     async def ended_counts(self, where: JobFilter) -> list[EndedCount]:
         return await self._read(lambda connection: _ended_counts(connection, where))
+
+    async def payloads(self, after_id: int, *, limit: int = 500) -> list[StoredPayload]:
+        return await self._read(lambda connection: _payloads(connection, after_id, limit))
+
+    async def replace_payloads(self, changes: Sequence[PayloadChange]) -> list[int]:
+        return await self._write(self._replace_payloads, changes)
+
+    def _replace_payloads(self, changes: Sequence[PayloadChange]) -> list[int]:
+        return [
+            change.id
+            for change in changes
+            if run(
+                self._connection, "payload_replace",
+                id=change.id, lease=change.lease, payload=change.payload.decode(),
+            )
+        ]  # fmt: skip
+
+    async def planned_jobs(self) -> list[PlannedJob]:
+        return await self._read(_planned_jobs)
+
+    async def replace_planned(self, planned: PlannedJob, job: bytes) -> bool:
+        return await self._write(self._replace_planned, planned, job)
+
+    def _replace_planned(self, planned: PlannedJob, job: bytes) -> bool:
+        name = "schedule_replace" if planned.source == "schedule" else "completion_replace"
+        expected = bytes(planned.job).decode()
+        values = {"name": planned.name, "expected": expected, "job": job.decode()}
+        return self._connection.execute(statement(name), values).rowcount == 1
 
 
 # A job that cannot be revived must not fill up the limit again and again.
@@ -175,4 +206,25 @@ def _ended_counts(connection: sqlite3.Connection, where: JobFilter) -> list[Ende
             last_ms=row[7],
         )
         for row in connection.execute(sql, wanted.values).fetchall()
+    ]
+
+
+def _payloads(connection: sqlite3.Connection, after_id: int, limit: int) -> list[StoredPayload]:
+    found: list[StoredPayload] = []
+    size = 0
+    for row in connection.execute(statement("payloads"), {"after_id": after_id, "limit": limit}):
+        job_id, state, lease, kind, queue, batch_id, text = row
+        encoded = text.encode()
+        payload = msgspec.Raw(encoded)
+        found.append(StoredPayload(job_id, JobState(state), lease, kind, queue, batch_id, payload))
+        size += len(encoded)
+        if size >= PAGE_BYTES:
+            break
+    return found
+
+
+def _planned_jobs(connection: sqlite3.Connection) -> list[PlannedJob]:
+    return [
+        PlannedJob(source=source, name=name, job=msgspec.Raw(job.encode()))
+        for source, name, job in connection.execute(statement("planned_jobs")).fetchall()
     ]

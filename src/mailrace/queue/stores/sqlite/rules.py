@@ -2,16 +2,16 @@
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from mailrace.pool.limiter import Slots
-from mailrace.queue.jobs import NewJob
+from mailrace.queue.jobs import read_job
 from mailrace.queue.limits import CommonSlot, LimitRow, schedule_of
 from mailrace.queue.queuerules import QueueRules
 from mailrace.queue.refusals import no_limit, no_schedule
-from mailrace.queue.schedules import ScheduleRow
+from mailrace.queue.schedules import ScheduleRow, stored_schedule, unreadable, write_job
 from mailrace.queue.stores.sqlite.adding import add_jobs, check_open
 from mailrace.queue.stores.sqlite.base import Base
 from mailrace.queue.stores.sqlite.database import run, statement
@@ -23,14 +23,13 @@ _SLOTS_MAX = 10_000
 _AHEAD_S = 3600.0
 _SPANS_AHEAD = 1000
 _NAMES = msgspec.json.Decoder(tuple[str, ...])
-_JOB = msgspec.json.Decoder(NewJob)
+_SCHEDULE: Final = (
+    "name", "cron", "zone", "catch_up", "job", "paused", "created_ms", "last_slot_ms",
+)  # fmt: skip
 
 
 class Rules(Base):
     async def queue_rules(self) -> list[QueueRules]:
-        return await self._look(self._queue_rules)
-
-    def _queue_rules(self) -> list[QueueRules]:
         return [
             QueueRules(
                 name=row[0],
@@ -41,7 +40,7 @@ class Rules(Base):
                 limits=_NAMES.decode(row[5]),
                 ageing_s=row[6],
             )
-            for row in self._connection.execute(statement("queue_rules")).fetchall()
+            for row in await self._rows("queue_rules")
         ]
 
     async def set_queue(self, rules: QueueRules, *, only: Sequence[str] | None = None) -> None:
@@ -66,10 +65,7 @@ class Rules(Base):
         run(connection, "arrivals_add", queue=rules.name)
 
     async def limits(self) -> list[LimitRow]:
-        return await self._look(self._limits)
-
-    def _limits(self) -> list[LimitRow]:
-        return [_limit(row) for row in self._connection.execute(statement("limits")).fetchall()]
+        return [_limit(row) for row in await self._rows("limits")]
 
     async def set_limit(self, limit: LimitRow) -> None:
         schedule_of(limit)  # raises for what is no rate, before anything is written
@@ -164,25 +160,19 @@ class Rules(Base):
         )  # fmt: skip
 
     async def schedules(self) -> list[ScheduleRow]:
-        return await self._look(self._schedules)
-
-    def _schedules(self) -> list[ScheduleRow]:
-        return [
-            _schedule(row) for row in self._connection.execute(statement("schedules")).fetchall()
-        ]
+        return [stored_schedule(_SCHEDULE, row) for row in await self._rows("schedules")]
 
     async def put_schedule(self, schedule: ScheduleRow) -> None:
         await self._write(self._put_schedule, schedule)
 
     def _put_schedule(self, schedule: ScheduleRow) -> None:
-        connection = self._connection
+        connection, job = self._connection, write_job(schedule)
         values = {"name": schedule.name}
         known = connection.execute(statement("schedule_job"), values).fetchone()
         run(
             connection, "schedule_put",
             name=schedule.name, cron=schedule.cron, zone=schedule.zone, catch_up=schedule.catch_up,
-            job=msgspec.json.encode(schedule.job).decode(), paused=schedule.paused,
-            created_ms=self._now_ms(),
+            job=job, paused=schedule.paused, created_ms=self._now_ms(),
         )  # fmt: skip
         if known is None and schedule.last_slot_ms is not None:
             run(
@@ -212,7 +202,9 @@ class Rules(Base):
             return False  # so old that nobody remembers whether it was fired
         if not run(connection, "slot_fire", name=name, slot_ms=slot_ms, job_id=None):
             return False
-        job = _JOB.decode(text)
+        job, trouble = read_job(text)
+        if job is None:
+            raise unreadable(name, trouble)
         check_open(connection, [job])
         add_jobs(connection, [job], self._now_ms())
         return True
@@ -250,18 +242,4 @@ def _limit(row: tuple[Any, ...]) -> LimitRow:
         adaptive=bool(adaptive),
         pace=pace,
         next_slot_ms=next_slot_ms,
-    )
-
-
-def _schedule(row: tuple[Any, ...]) -> ScheduleRow:
-    name, cron, zone, catch_up, job, paused, created_ms, last_slot_ms = row
-    return ScheduleRow(
-        name=name,
-        cron=cron,
-        zone=zone,
-        catch_up=catch_up,
-        job=_JOB.decode(job),
-        paused=bool(paused),
-        last_slot_ms=last_slot_ms,
-        created_ms=created_ms,
     )

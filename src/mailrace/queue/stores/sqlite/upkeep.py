@@ -1,10 +1,8 @@
 """What somebody has to do on the SQLite store now and then."""
 
-import msgspec
-
-from mailrace.errors import ConflictError
+from mailrace.errors import ConflictError, MailraceError, MisuseError
+from mailrace.queue.batches import read_completion
 from mailrace.queue.figures import MINUTE_MS
-from mailrace.queue.jobs import NewJob
 from mailrace.queue.states import FINAL, JobState
 from mailrace.queue.stores.sqlite.adding import add_jobs, check_open
 from mailrace.queue.stores.sqlite.base import Base
@@ -20,36 +18,45 @@ _COMMANDS_KEPT_MS = 7 * _DAY_MS
 _THROUGHPUT_KEPT_MS = 14 * _DAY_MS
 _PACE_SLICES_KEPT = 7
 _AT_ONCE = 10_000
-_JOB = msgspec.json.Decoder(NewJob)
 
 
 class Upkeep(Base):
     async def complete_batches(self) -> int:
-        completed = await self._write(self._complete_batches)
+        completed, trouble = await self._write(self._complete_batches)
         if completed:
             self._ring()
+        if trouble is not None:  # raised after the commit, which keeps what the others came to
+            raise trouble
         return completed
 
-    def _complete_batches(self) -> int:
+    def _complete_batches(self) -> tuple[int, MailraceError | None]:
+        """How many were completed, and why the first one was not that could not be."""
         now_ms = self._now_ms()
-        done = self._connection.execute(statement("batches_done")).fetchall()
+        wrong: MisuseError | None = None
         refused: ConflictError | None = None
         completed = 0
-        for batch_id, completion in done:
-            job = None if completion is None else _JOB.decode(completion)
+        for batch_id, name, completion in self._connection.execute(
+            statement("batches_done")
+        ).fetchall():
             try:
-                if job is not None:
-                    check_open(self._connection, [job])
+                self._complete_batch(batch_id, name, completion, now_ms)
             except ConflictError as error:  # it waits until its queue takes something in again
                 refused = refused or error
-                continue
-            run(self._connection, "batch_complete", batch_id=batch_id, now_ms=now_ms)
-            if job is not None:
-                add_jobs(self._connection, [job], now_ms)
-            completed += 1
-        if refused is not None and not completed:
-            raise refused
-        return completed
+            except MisuseError as error:
+                wrong = wrong or error
+            else:
+                completed += 1
+        return completed, wrong or (None if completed else refused)
+
+    def _complete_batch(
+        self, batch_id: int, name: str, completion: str | None, now_ms: int
+    ) -> None:
+        job = read_completion(name, completion)
+        if job is not None:
+            check_open(self._connection, [job])
+            # A job that is refused changed nothing, so that the transaction can go on.
+            add_jobs(self._connection, [job], now_ms)
+        run(self._connection, "batch_complete", batch_id=batch_id, now_ms=now_ms)
 
     async def expire(self, *, limit: int = 1000) -> int:
         return await self._write(self._expire, limit)

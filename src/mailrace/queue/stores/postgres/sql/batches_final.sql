@@ -14,7 +14,7 @@ WITH waiting AS (
         )
     GROUP BY l.batch_id HAVING sum(l.jobs) <> 0
 )
-SELECT b.id FROM mailrace.batches AS b
+SELECT b.id, b.name, b.completion FROM mailrace.batches AS b
 WHERE b.sealed_at IS NOT NULL AND b.completed_at IS NULL
     AND b.id NOT IN (SELECT w.batch_id FROM waiting AS w)
     AND NOT EXISTS (

@@ -1,5 +1,5 @@
 -- lock: none (inside the write of complete_batches); index: batches_open, counts_batch
-SELECT id, completion FROM batches AS b
+SELECT id, name, completion FROM batches AS b
 WHERE sealed_ms IS NOT NULL AND completed_ms IS NULL
     AND NOT EXISTS (
         SELECT 1 FROM counts AS n
